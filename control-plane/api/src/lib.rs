@@ -1,0 +1,16 @@
+//! What a Kubernetes object is: the table of kinds, metadata, selectors, quantities, patches, defaults, validation and printing.
+//!
+//! Invariant: pure. No I/O, no task, no clock (time comes in as an argument), no knowledge of HTTP or of the store.
+//! Objects are trees of JSON values here ([`serde_json::Value`]); bytes come in by [`decode`] and leave by the API server.
+
+pub mod field;
+pub mod gvk;
+pub mod kinds;
+pub mod status;
+
+pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, NamespacedName};
+pub use status::{Reason, Status};
+/// The working form of an object on the write path.
+pub use serde_json::Value;
+/// A JSON object: keys in order, so that equal objects encode to equal bytes.
+pub type Object = serde_json::Map<String, Value>;

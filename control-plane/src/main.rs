@@ -1,0 +1,2 @@
+//! skep-control-plane
+fn main() {}

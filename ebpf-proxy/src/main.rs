@@ -1,0 +1,2 @@
+//! skep-ebpf-proxy
+fn main() {}

@@ -1,0 +1,2 @@
+//! skep-kubelet
+fn main() {}
