@@ -136,7 +136,7 @@ impl Column {
 
     /// The `Name` column that every table begins with.
     #[must_use]
-    pub const fn name() -> Self {
+    pub fn name() -> Self {
         let mut column = Self::new("Name", "string", NAME_DESCRIPTION);
         column.format = Name::Borrowed("name");
         column
