@@ -98,13 +98,15 @@ pub struct Status {
     pub message: String,
     /// What it is about, if anything. Boxed: errors are rare, results are everywhere.
     pub details: Option<Box<Details>>,
+    /// `metadata.continue`: with which token an expired list may go on inconsistently. Empty otherwise.
+    pub continue_token: String,
 }
 
 impl Status {
     /// A failure without details.
     #[must_use]
     pub fn new(code: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, continue_token: String::new() }
     }
 
     fn about(mut self, resource: &GroupResource, name: &str) -> Self {
@@ -282,6 +284,9 @@ impl Status {
         });
         if self.reason != Reason::Unknown {
             status["reason"] = self.reason.as_str().into();
+        }
+        if !self.continue_token.is_empty() {
+            status["metadata"]["continue"] = self.continue_token.as_str().into();
         }
         if let Some(details) = &self.details {
             let mut out = serde_json::Map::new();
