@@ -6,11 +6,14 @@
 pub mod field;
 pub mod gvk;
 pub mod kinds;
+pub mod meta;
+pub mod names;
+pub mod quantity;
 pub mod status;
 
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, NamespacedName};
-pub use status::{Reason, Status};
 /// The working form of an object on the write path.
 pub use serde_json::Value;
+pub use status::{Reason, Status};
 /// A JSON object: keys in order, so that equal objects encode to equal bytes.
 pub type Object = serde_json::Map<String, Value>;
