@@ -4,6 +4,7 @@
 //!
 //! The contract is that of design "etcd's, without etcd": see each method of [`Store`]. `conformance` holds every engine to it.
 
+pub mod embedded;
 mod error;
 mod types;
 
