@@ -4,6 +4,8 @@
 //!
 //! The contract is that of design "etcd's, without etcd": see each method of [`Store`]. `conformance` holds every engine to it.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod embedded;
 mod error;
 mod types;
