@@ -8,6 +8,7 @@
 pub mod conformance;
 pub mod embedded;
 mod error;
+pub mod maintenance;
 mod types;
 
 use async_trait::async_trait;

@@ -19,7 +19,7 @@ mod metrics;
 mod options;
 pub(crate) mod record;
 mod retention;
-mod tree;
+pub(crate) mod tree;
 mod view;
 mod watch;
 mod writer;
@@ -74,6 +74,12 @@ pub(crate) struct Shared {
     /// Bytes of changes above the compacted revision.
     history: AtomicU64,
     compacting: Mutex<()>,
+}
+
+/// A state of the store for a reader that takes its time.
+pub(crate) struct Snapshot {
+    pub(crate) revision: u64,
+    view: Arc<View>,
 }
 
 /// Sizes of a store.
@@ -203,6 +209,12 @@ impl Embedded {
         }
     }
 
+    /// The newest state, as it stays.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let view = self.shared.view.load_full();
+        Snapshot { revision: view.revision, view }
+    }
+
     fn check_size(&self, batch: &Batch) -> Result<()> {
         let options = &self.shared.options;
         let mut total = 0;
@@ -217,6 +229,17 @@ impl Embedded {
         }
         check("batch", total, options.max_batch)?;
         check_keys(batch)
+    }
+}
+
+impl Snapshot {
+    pub(crate) fn len(&self) -> u64 {
+        self.view.tree.len() as u64
+    }
+
+    /// In key order.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = Arc<tree::Version>> {
+        self.view.tree.page(std::ops::Bound::Unbounded, b"", 0).into_iter()
     }
 }
 
