@@ -3,12 +3,17 @@
 //! Invariant: pure. No I/O, no task, no clock (time comes in as an argument), no knowledge of HTTP or of the store.
 //! Objects are trees of JSON values here ([`serde_json::Value`]); bytes come in by [`decode`] and leave by the API server.
 
+pub mod decode;
 pub mod field;
 pub mod gvk;
 pub mod kinds;
 pub mod meta;
 pub mod names;
+pub mod openapi;
+pub mod patch;
 pub mod quantity;
+pub mod schema;
+pub mod selector;
 pub mod status;
 
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, NamespacedName};

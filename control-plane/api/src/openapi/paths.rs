@@ -1,0 +1,221 @@
+//! The operations of a kind: what may be asked, with which parameters.
+
+use serde_json::{Map, Value, json};
+
+use crate::kinds::{Kind, Scope, Subresource, Verb};
+
+/// Which OpenAPI the operations are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    V2,
+    V3,
+}
+
+/// Every path of a kind.
+pub(super) fn of(kind: &Kind, form: Form) -> Map<String, Value> {
+    let root = format!("/{}", super::group_path(&kind.group_version));
+    let plural = &kind.plural;
+    let collection = match kind.scope {
+        Scope::Cluster => format!("{root}/{plural}"),
+        Scope::Namespaced => format!("{root}/namespaces/{{namespace}}/{plural}"),
+    };
+    let mut out = Map::new();
+    let at_collection = [
+        (Verb::List, "get", "list"),
+        (Verb::Create, "post", "post"),
+        (Verb::DeleteCollection, "delete", "deletecollection"),
+    ];
+    add(&mut out, kind, form, &collection, &at_collection);
+    if kind.scope == Scope::Namespaced {
+        add(&mut out, kind, form, &format!("{root}/{plural}"), &[(Verb::List, "get", "list")]);
+    }
+    let at_object = [
+        (Verb::Get, "get", "get"),
+        (Verb::Update, "put", "put"),
+        (Verb::Patch, "patch", "patch"),
+        (Verb::Delete, "delete", "delete"),
+    ];
+    let object = format!("{collection}/{{name}}");
+    add(&mut out, kind, form, &object, &at_object);
+    for subresource in &kind.subresources {
+        if matches!(subresource, Subresource::Status) {
+            let verbs = [(Verb::Get, "get", "get"), (Verb::Update, "put", "put"), (Verb::Patch, "patch", "patch")];
+            add(&mut out, kind, form, &format!("{object}/{}", subresource.as_str()), &verbs);
+        }
+    }
+    out
+}
+
+fn add(out: &mut Map<String, Value>, kind: &Kind, form: Form, path: &str, verbs: &[(Verb, &str, &str)]) {
+    let mut item = Map::new();
+    for (verb, method, action) in verbs.iter().filter(|(verb, _, _)| kind.verbs.contains(verb)) {
+        item.insert((*method).to_owned(), operation(kind, form, path, *verb, action));
+    }
+    if item.is_empty() {
+        return;
+    }
+    let mut parameters = Vec::new();
+    if path.contains("{name}") {
+        parameters.push(parameter(form, "name", "path", "string", "name of the object"));
+    }
+    if path.contains("{namespace}") {
+        parameters.push(parameter(
+            form,
+            "namespace",
+            "path",
+            "string",
+            "object name and auth scope, such as for teams and projects",
+        ));
+    }
+    parameters.push(parameter(form, "pretty", "query", "string", "If 'true', then the output is pretty printed."));
+    item.insert("parameters".to_owned(), parameters.into());
+    out.insert(path.to_owned(), Value::Object(item));
+}
+
+fn parameter(form: Form, name: &str, place: &str, type_: &str, description: &str) -> Value {
+    let mut out = json!({ "name": name, "in": place, "description": description });
+    match form {
+        Form::V2 => {
+            out["type"] = type_.into();
+            out["uniqueItems"] = true.into();
+        }
+        Form::V3 => out["schema"] = json!({ "type": type_, "uniqueItems": true }),
+    }
+    if place == "path" {
+        out["required"] = true.into();
+    }
+    out
+}
+
+fn operation(kind: &Kind, form: Form, path: &str, verb: Verb, action: &str) -> Value {
+    let tag = kind.group_version.to_string().replace(['/', '.'], "_");
+    let gv: String =
+        format!("{} {}", kind.group_version.group.split('.').next().unwrap_or("core"), kind.group_version.version)
+            .split(' ')
+            .map(capitalised)
+            .collect();
+    let scope = if path.contains("{namespace}") { "Namespaced" } else { "" };
+    let sub = if path.ends_with("/status") { "Status" } else { "" };
+    let for_all =
+        if kind.scope == Scope::Namespaced && !path.contains("{namespace}") { "ForAllNamespaces" } else { "" };
+    let verb_name = match verb {
+        Verb::Get => "read",
+        Verb::Update => "replace",
+        Verb::DeleteCollection => "deleteCollection",
+        other => other.as_str(),
+    };
+    let mut parameters = Vec::new();
+    let mut query = |name: &str, type_: &str, description: &str| {
+        parameters.push(parameter(form, name, "query", type_, description))
+    };
+    if matches!(verb, Verb::List | Verb::DeleteCollection) {
+        query("allowWatchBookmarks", "boolean", "allowWatchBookmarks requests watch events with type \"BOOKMARK\".");
+        query("continue", "string", "The continue option should be set when retrieving more results from the server.");
+        query("fieldSelector", "string", "A selector to restrict the list of returned objects by their fields.");
+        query("labelSelector", "string", "A selector to restrict the list of returned objects by their labels.");
+        query("limit", "integer", "limit is a maximum number of responses to return for a list call.");
+        query(
+            "resourceVersion",
+            "string",
+            "resourceVersion sets a constraint on what resource versions a request may be served from.",
+        );
+        query(
+            "resourceVersionMatch",
+            "string",
+            "resourceVersionMatch determines how resourceVersion is applied to list calls.",
+        );
+        query("sendInitialEvents", "boolean", "sendInitialEvents=true may be set together with watch=true.");
+        query("timeoutSeconds", "integer", "Timeout for the list/watch call.");
+        query("watch", "boolean", "Watch for changes to the described resources.");
+    }
+    if matches!(verb, Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection) {
+        query("dryRun", "string", "When present, indicates that modifications should not be persisted.");
+    }
+    if matches!(verb, Verb::Create | Verb::Update | Verb::Patch) {
+        query(
+            "fieldManager",
+            "string",
+            "fieldManager is a name associated with the actor or entity that is making these changes.",
+        );
+        query(
+            "fieldValidation",
+            "string",
+            "fieldValidation instructs the server on how to handle objects in the request containing unknown or duplicate fields.",
+        );
+    }
+    if verb == Verb::Patch {
+        query("force", "boolean", "Force is going to \"force\" Apply requests.");
+    }
+    if matches!(verb, Verb::Delete | Verb::DeleteCollection) {
+        query("gracePeriodSeconds", "integer", "The duration in seconds before the object should be deleted.");
+        query("orphanDependents", "boolean", "Deprecated: please use the PropagationPolicy.");
+        query("propagationPolicy", "string", "Whether and how garbage collection will be performed.");
+    }
+    let result = match verb {
+        Verb::List => super::schemas::list_name(kind),
+        Verb::Delete | Verb::DeleteCollection => "io.k8s.apimachinery.pkg.apis.meta.v1.Status".to_owned(),
+        _ => kind.schema.to_string(),
+    };
+    let prefix = if form == Form::V3 { "#/components/schemas/" } else { "#/definitions/" };
+    let reference = json!({ "$ref": format!("{prefix}{result}") });
+    let mut out = json!({
+        "operationId": format!("{verb_name}{gv}{scope}{}{sub}{for_all}", kind.kind),
+        "description": format!("{verb_name} {} {}", kind.kind, sub.to_lowercase()).trim_end().to_owned(),
+        "tags": [tag],
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": {
+            "group": kind.group_version.group, "version": kind.group_version.version, "kind": kind.kind,
+        },
+    });
+    let body = match verb {
+        Verb::Create | Verb::Update => Some(kind.schema.to_string()),
+        Verb::Patch => Some("io.k8s.apimachinery.pkg.apis.meta.v1.Patch".to_owned()),
+        Verb::Delete | Verb::DeleteCollection => Some("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions".to_owned()),
+        _ => None,
+    };
+    let body_schema = body.map(|name| match verb {
+        // A patch has no schema of its own: any object or list.
+        Verb::Patch => json!({ "type": "object" }),
+        _ => json!({ "$ref": format!("{prefix}{name}") }),
+    });
+    match form {
+        Form::V3 => {
+            out["responses"] = json!({
+                "200": { "description": "OK", "content": { "application/json": { "schema": reference } } },
+                "401": { "description": "Unauthorized" },
+            });
+            if let Some(schema) = body_schema {
+                let types: &[&str] = match verb {
+                    Verb::Patch => &[
+                        "application/json-patch+json",
+                        "application/merge-patch+json",
+                        "application/strategic-merge-patch+json",
+                    ],
+                    _ => &["*/*"],
+                };
+                let content: Map<String, Value> =
+                    types.iter().map(|type_| ((*type_).to_owned(), json!({ "schema": schema }))).collect();
+                out["requestBody"] = json!({ "content": content });
+            }
+        }
+        Form::V2 => {
+            out["consumes"] = json!(["*/*"]);
+            out["produces"] = json!(["application/json", "application/yaml"]);
+            out["schemes"] = json!(["https"]);
+            out["responses"] = json!({ "200": { "description": "OK", "schema": reference }, "401": { "description": "Unauthorized" } });
+            if let Some(schema) = body_schema {
+                parameters.insert(
+                    0,
+                    json!({ "name": "body", "in": "body", "schema": schema, "required": verb != Verb::Delete }),
+                );
+            }
+        }
+    }
+    out["parameters"] = parameters.into();
+    out
+}
+
+fn capitalised(word: &str) -> String {
+    let mut characters = word.chars();
+    characters.next().map(|first| first.to_uppercase().collect::<String>() + characters.as_str()).unwrap_or_default()
+}

@@ -1,0 +1,206 @@
+//! Who a request is from: a client certificate, a service account's token, or nobody; and on whose behalf (impersonation).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::{HeaderMap, header};
+use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
+use skep_api::Status;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::authz::{Authorizer, Decision, forbidden};
+use super::token::Tokens;
+use super::{
+    ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, Attributes, SERVICE_ACCOUNT_PREFIX, User,
+    service_account_groups, split_service_account,
+};
+use crate::admission::Objects;
+
+/// Finds out who makes a request.
+pub struct Authenticator {
+    tokens: Arc<Tokens>,
+}
+
+impl Authenticator {
+    /// With the tokens of this cluster.
+    #[must_use]
+    pub fn new(tokens: Arc<Tokens>) -> Self {
+        Self { tokens }
+    }
+
+    /// The user of a request. TLS has checked the certificates against the cluster's authority already; one that shows none and no token is anonymous.
+    ///
+    /// # Errors
+    /// 401 for credentials that are no good, 403 for an impersonation that is not allowed.
+    pub fn authenticate(
+        &self,
+        certificates: Option<&[CertificateDer<'static>]>,
+        headers: &HeaderMap,
+        now: Timestamp,
+        objects: &dyn Objects,
+        authorizer: &dyn Authorizer,
+    ) -> Result<Arc<User>, Status> {
+        let user = self.user(certificates, headers, now, objects)?;
+        impersonated(user, headers, authorizer).map(Arc::new)
+    }
+
+    fn user(
+        &self,
+        certificates: Option<&[CertificateDer<'static>]>,
+        headers: &HeaderMap,
+        now: Timestamp,
+        objects: &dyn Objects,
+    ) -> Result<User, Status> {
+        if let Some(certificate) = certificates.and_then(<[_]>::first) {
+            return of_certificate(certificate, now).ok_or_else(Status::unauthorized);
+        }
+        let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(User::anonymous()) };
+        let token = value.to_str().ok().and_then(|value| {
+            let (scheme, token) = value.trim().split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        match token {
+            Some(token) if !token.is_empty() => self
+                .tokens
+                .authenticate(token, &[], objects, now)
+                .map(|found| found.user)
+                .map_err(|_| Status::unauthorized()),
+            // A scheme that nothing here reads (Basic) is as good as none, as upstream has it.
+            _ => Ok(User::anonymous()),
+        }
+    }
+}
+
+/// Common name and organisations of a certificate that is valid now and meant for clients.
+fn of_certificate(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<User> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    // A connection may outlive the certificate that opened it.
+    let validity = parsed.validity();
+    let now = now.as_second();
+    if now < validity.not_before.timestamp() || now > validity.not_after.timestamp() {
+        return None;
+    }
+    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    if name.is_empty() {
+        return None;
+    }
+    let groups = parsed.subject().iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned);
+    Some(User::authenticated(name, groups.collect()))
+}
+
+/// The user that `Impersonate-*` headers name, if the one who asks may be them (k8s.io/apiserver/pkg/endpoints/filters/impersonation.go).
+fn impersonated(user: User, headers: &HeaderMap, authorizer: &dyn Authorizer) -> Result<User, Status> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let all = |name: &str| -> Vec<String> {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+    };
+    let (name, uid, mut groups) = (text("impersonate-user"), text("impersonate-uid"), all("impersonate-group"));
+    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for header in headers.keys() {
+        if let Some(key) = header.as_str().strip_prefix("impersonate-extra-") {
+            let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy().into_owned();
+            extra.entry(key).or_default().extend(all(header.as_str()));
+        }
+    }
+    if name.is_empty() {
+        if uid.is_empty() && groups.is_empty() && extra.is_empty() {
+            return Ok(user);
+        }
+        return Err(Status::internal(format!(
+            "requested [{}] without impersonating a user",
+            groups.iter().map(|group| format!("{{Group  {group}}}")).collect::<Vec<_>>().join(" ")
+        )));
+    }
+    let check = |group: &str, resource: &str, namespace: &str, name: &str| {
+        let attributes = Attributes::resource(&user, "impersonate", group, resource, namespace, name);
+        match authorizer.authorize(&attributes) {
+            Decision::Allow { .. } => Ok(()),
+            Decision::Deny { reason } | Decision::NoOpinion { reason } => Err(forbidden(&attributes, &reason)),
+        }
+    };
+    match split_service_account(&name) {
+        Some((namespace, account)) => {
+            check("", "serviceaccounts", namespace, account)?;
+            if groups.is_empty() {
+                groups = service_account_groups(namespace);
+            }
+        }
+        None => check("", "users", "", &name)?,
+    }
+    for group in groups.iter().filter(|group| {
+        !group.starts_with(SERVICE_ACCOUNT_PREFIX.trim_end_matches(':')) || !name.starts_with(SERVICE_ACCOUNT_PREFIX)
+    }) {
+        check("", "groups", "", group)?;
+    }
+    if !uid.is_empty() {
+        check("authentication.k8s.io", "uids", "", &uid)?;
+    }
+    for (key, values) in &extra {
+        for value in values {
+            check("authentication.k8s.io", &format!("userextras/{key}"), "", value)?;
+        }
+    }
+    if name == ANONYMOUS {
+        if !groups.iter().any(|group| group == ALL_UNAUTHENTICATED) {
+            groups.push(ALL_UNAUTHENTICATED.to_owned());
+        }
+    } else if !groups.iter().any(|group| group == ALL_AUTHENTICATED || group == ALL_UNAUTHENTICATED) {
+        groups.push(ALL_AUTHENTICATED.to_owned());
+    }
+    Ok(User { name, uid, groups, extra })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::authz::Rule;
+
+    struct Only(&'static str);
+    impl Authorizer for Only {
+        fn authorize(&self, attributes: &Attributes) -> Decision {
+            if attributes.user.name == self.0 {
+                Decision::Allow { reason: String::new() }
+            } else {
+                Decision::NoOpinion { reason: String::new() }
+            }
+        }
+        fn rules(&self, _: &User, _: &str) -> Vec<Rule> {
+            Vec::new()
+        }
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn who_may_impersonate_becomes_the_other() {
+        let admin = User::authenticated("admin", Vec::new());
+        let wanted =
+            headers(&[("impersonate-user", "jane"), ("impersonate-group", "dev"), ("impersonate-extra-scopes", "a")]);
+        let user = impersonated(admin, &wanted, &Only("admin")).unwrap();
+        assert_eq!((user.name.as_str(), user.groups), ("jane", vec!["dev".to_owned(), ALL_AUTHENTICATED.to_owned()]));
+        assert_eq!(user.extra["scopes"], ["a"]);
+    }
+
+    #[test]
+    fn who_may_not_is_told_so() {
+        let user = User::authenticated("eve", Vec::new());
+        let status = impersonated(user, &headers(&[("impersonate-user", "jane")]), &Only("admin")).unwrap_err();
+        assert_eq!(status.code, 403);
+        assert_eq!(
+            status.message,
+            "users \"jane\" is forbidden: User \"eve\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope"
+        );
+    }
+
+    #[test]
+    fn a_group_without_a_user_is_refused() {
+        assert!(impersonated(User::anonymous(), &headers(&[("impersonate-group", "dev")]), &Only("x")).is_err());
+    }
+}

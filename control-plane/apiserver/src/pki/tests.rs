@@ -1,0 +1,54 @@
+use super::*;
+
+fn now() -> Timestamp {
+    "2026-11-24T08:00:00Z".parse().unwrap()
+}
+
+#[test]
+fn what_is_made_is_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = vec!["10.96.0.1".to_owned()];
+    let first = Pki::open_or_create(folder.path(), &names, now()).unwrap();
+    let serving = read(&folder.path().join("apiserver.crt")).unwrap();
+    let second = Pki::open_or_create(folder.path(), &names, now()).unwrap();
+    assert_eq!(first.ca_pem(), second.ca_pem());
+    assert_eq!(serving, read(&folder.path().join("apiserver.crt")).unwrap());
+    second.server_config().unwrap();
+    second.kubelet_client().unwrap();
+    assert_eq!(second.service_account_key().unwrap().point.len(), 65);
+}
+
+#[test]
+fn a_new_name_or_a_near_end_makes_a_new_serving_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    Pki::open_or_create(folder.path(), &[], now()).unwrap();
+    let serving = || read(&folder.path().join("apiserver.crt")).unwrap();
+    let first = serving();
+    Pki::open_or_create(folder.path(), &["example.com".to_owned()], now()).unwrap();
+    let second = serving();
+    assert_ne!(first, second);
+    let later = now().checked_add((300 * 24).hours()).unwrap();
+    Pki::open_or_create(folder.path(), &["example.com".to_owned()], later).unwrap();
+    assert_ne!(second, serving());
+}
+
+#[test]
+fn private_keys_are_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    Pki::open_or_create(folder.path(), &[], now()).unwrap();
+    for name in ["ca.key", "sa.key", "apiserver.key", "apiserver-kubelet-client.key"] {
+        assert_eq!(fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_client_certificate_carries_its_user_and_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::open_or_create(folder.path(), &[], now()).unwrap();
+    let client = pki.client("jane", Some("dev")).unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(client.certificate.as_bytes()).unwrap();
+    let (_, parsed) = X509Certificate::from_der(&pem.contents).unwrap();
+    let groups: Vec<&str> = parsed.subject().iter_organization().filter_map(|o| o.as_str().ok()).collect();
+    assert_eq!(groups, ["dev"]);
+}

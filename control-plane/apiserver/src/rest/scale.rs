@@ -1,0 +1,113 @@
+//! `/scale`: an object seen as an autoscaling/v1 Scale.
+
+use serde_json::{Value, json};
+use skep_api::Status;
+use skep_api::decode::{Media, decode_type};
+use skep_api::field::{Error as FieldError, Path};
+use skep_api::gvk::{GroupKind, Name};
+use skep_api::selector::LabelSelector;
+
+use super::patch::PatchType;
+use super::{Answer, Call, Engine, Payload, served};
+
+impl Engine {
+    /// `get` of a Scale.
+    ///
+    /// # Errors
+    /// 404.
+    pub async fn get_scale(&self, call: &Call<'_>) -> Result<Answer, Status> {
+        let object = self.newest(call).await?;
+        Ok(Answer::ok(Payload::Value(of(&served(call.kind, &object)))))
+    }
+
+    /// `update` of a Scale: sets the replicas of the object.
+    ///
+    /// # Errors
+    /// 400, 404, 409, 422.
+    pub async fn update_scale(&self, call: &Call<'_>, body: &[u8], media: Media) -> Result<Answer, Status> {
+        let scale = decode_type(body, media, "io.k8s.api.autoscaling.v1.Scale")?;
+        self.change_scale(call, |_| Ok(scale.clone())).await
+    }
+
+    /// `patch` of a Scale.
+    ///
+    /// # Errors
+    /// 400, 404, 409, 415, 422.
+    pub async fn patch_scale(&self, call: &Call<'_>, body: &[u8], type_: PatchType) -> Result<Answer, Status> {
+        let patch: Value = serde_json::from_slice(body)
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        self.change_scale(call, |old| {
+            // A Scale has no lists with keys: strategic merge is merge.
+            match type_ {
+                PatchType::Json => skep_api::patch::json(old, &patch),
+                PatchType::Merge | PatchType::Strategic => skep_api::patch::merge(old, &patch),
+            }
+        })
+        .await
+    }
+
+    async fn change_scale(
+        &self,
+        call: &Call<'_>,
+        change: impl Fn(&Value) -> Result<Value, Status>,
+    ) -> Result<Answer, Status> {
+        let answer = self
+            .change(call, false, |old| {
+                let before = of(old);
+                let scale = change(&before)?;
+                let replicas = replicas(call, &scale)?;
+                let mut object = old.clone();
+                object["spec"]["replicas"] = replicas.into();
+                let version = &scale["metadata"]["resourceVersion"];
+                let metadata = super::metadata::of(&mut object);
+                if version.as_str().is_none_or(str::is_empty) || *version == before["metadata"]["resourceVersion"] {
+                    metadata.remove("resourceVersion");
+                } else {
+                    metadata.insert("resourceVersion".to_owned(), version.clone());
+                }
+                Ok((object, Vec::new()))
+            })
+            .await?;
+        let scale = of(&Self::tree(call.kind, &answer.payload));
+        Ok(Answer::with(answer.code, Payload::Value(scale), answer.warnings))
+    }
+}
+
+fn replicas(call: &Call<'_>, scale: &Value) -> Result<i64, Status> {
+    let replicas = match &scale["spec"]["replicas"] {
+        Value::Null => 0,
+        value => value.as_i64().filter(|count| i32::try_from(*count).is_ok()).ok_or_else(|| {
+            Status::bad_request("Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32")
+        })?,
+    };
+    if replicas < 0 {
+        let path = Path::new("spec").child("replicas");
+        let errors = vec![FieldError::invalid(&path, replicas, "must be greater than or equal to 0")];
+        let kind = GroupKind { group: Name::Borrowed("autoscaling"), kind: Name::Borrowed("Scale") };
+        return Err(Status::invalid(&kind, call.name, &errors));
+    }
+    Ok(replicas)
+}
+
+/// An object as a Scale.
+fn of(object: &Value) -> Value {
+    let metadata = &object["metadata"];
+    let mut kept = serde_json::Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = metadata.get(field) {
+            kept.insert(field.to_owned(), value.clone());
+        }
+    }
+    let mut status = json!({ "replicas": object["status"]["replicas"].as_i64().unwrap_or(0) });
+    if let Ok(selector) = LabelSelector::from_object(&object["spec"]["selector"]) {
+        let text = selector.to_string();
+        if !text.is_empty() {
+            status["selector"] = text.into();
+        }
+    }
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": kept,
+        "spec": { "replicas": object["spec"]["replicas"].as_i64().unwrap_or(0) },
+        "status": status,
+    })
+}
