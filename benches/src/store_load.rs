@@ -1,0 +1,82 @@
+//! Durable creations of 1 KiB values by concurrent writers, each waiting for its answer before the next: what an API server asks of its store.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use skep_store::embedded::Embedded;
+use skep_store::{Condition, Op, Store as _, Write};
+use tokio::task::JoinSet;
+
+/// Bytes of a value.
+pub const VALUE: usize = 1024;
+
+/// What a run measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Acknowledged writes a second, over all writers.
+    pub per_second: f64,
+    /// The median time from asking to the answer.
+    pub p50: Duration,
+    /// 99 of 100 answers came within this.
+    pub p99: Duration,
+}
+
+/// A value that does not compress.
+#[must_use]
+pub fn value(seed: u64) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut value = Vec::with_capacity(VALUE);
+    while value.len() < VALUE {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        value.extend_from_slice(&state.to_le_bytes());
+    }
+    value.into()
+}
+
+/// The key of a writer's n-th value.
+#[must_use]
+pub fn key(run: &str, writer: usize, n: u64) -> Bytes {
+    Bytes::from(format!("/bench/{run}/{writer:04}/{n:08}"))
+}
+
+/// Creates one key in the embedded store.
+///
+/// # Panics
+/// When the store refuses.
+pub async fn create(store: &Embedded, key: Bytes, value: Bytes) {
+    let write = Write { key, op: Op::Put { value, ttl: None }, condition: Condition::Absent };
+    store.commit(write.into()).await.expect("the key is new and the disk has room");
+}
+
+/// Lets `writers` tasks write for a while; `write(writer, n)` is one acknowledged write.
+///
+/// # Panics
+/// When a writer does.
+pub async fn run<F: Future<Output = ()> + Send>(
+    writers: usize,
+    time: Duration,
+    write: impl Fn(usize, u64) -> F + Clone + Send + 'static,
+) -> Measured {
+    let begun = Instant::now();
+    let mut tasks = JoinSet::new();
+    for writer in 0..writers {
+        let write = write.clone();
+        tasks.spawn(async move {
+            let mut latencies = Vec::new();
+            while begun.elapsed() < time {
+                let asked = Instant::now();
+                write(writer, latencies.len() as u64).await;
+                latencies.push(asked.elapsed());
+            }
+            latencies
+        });
+    }
+    let mut latencies: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    let elapsed = begun.elapsed().as_secs_f64();
+    latencies.sort_unstable();
+    let at = |percent: usize| latencies.get(latencies.len() * percent / 100).copied().unwrap_or_default();
+    Measured { per_second: latencies.len() as f64 / elapsed, p50: at(50), p99: at(99) }
+}
