@@ -189,7 +189,7 @@ impl Add for Quantity {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self::of_nano(self.nano + other.nano, self.format_with(other))
+        Self::of_nano(self.nano.saturating_add(other.nano), self.format_with(other))
     }
 }
 
@@ -197,7 +197,7 @@ impl Sub for Quantity {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {
-        Self::of_nano(self.nano - other.nano, self.format_with(other))
+        Self::of_nano(self.nano.saturating_sub(other.nano), self.format_with(other))
     }
 }
 
@@ -387,7 +387,7 @@ fn decimal_nano(whole: &str, fraction: &str, exponent: i32) -> i128 {
         return 0;
     }
     while power > 0 && mantissa < CAP {
-        mantissa *= 10;
+        mantissa = mantissa.saturating_mul(10).min(CAP);
         power -= 1;
     }
     let mut inexact = some;
@@ -410,7 +410,7 @@ fn binary_nano(whole: &str, fraction: &str, exponent: u32) -> i128 {
     let units = head << exponent;
     let part = (units / scale) * NANO + round_up((units % scale) * NANO, scale);
     let sticky = i128::from(tail.bytes().any(|digit| digit != b'0'));
-    ((whole << exponent) * NANO + part + sticky).min(cap)
+    (whole << exponent).saturating_mul(NANO).saturating_add(part + sticky).min(cap)
 }
 
 fn remove_factors(mut value: i128, factor: i128, most: usize) -> (i128, usize) {
@@ -523,6 +523,17 @@ mod tests {
         assert_eq!((quantity("1") - quantity("1500m")).to_string(), "-500m");
         assert!(quantity("1Ki") > quantity("1k"));
         assert_eq!(quantity("1000m"), quantity("1"));
+    }
+
+    #[test]
+    fn amounts_beyond_reason_are_capped() {
+        for text in ["2E30", "9e37", "1e1000", &"9".repeat(60)] {
+            assert_eq!(quantity(text).nano, CAP, "{text}");
+            assert_eq!((quantity(text) + quantity(text)).nano, CAP);
+            assert_eq!((-quantity(text) - quantity(text)).nano, -CAP);
+        }
+        assert_eq!(quantity("9999999999999999999Ei").value(), i64::MAX);
+        assert_eq!(quantity(&format!("0.{}1", "0".repeat(60))).to_string(), "1n");
     }
 
     #[test]
