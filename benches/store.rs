@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use skep_benches::store_load::{create, key, value};
 use skep_store::embedded::{Embedded, Options};
 use skep_store::{At, Batch, Condition, Op, Range, Revision, Store, Write};
@@ -46,9 +46,9 @@ fn commits(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// 100 000 keys, 200 bytes each.
-async fn fill(store: &Embedded) {
-    for chunk in 0..100 {
+/// Thousands of keys, 200 bytes each.
+async fn fill(store: &Embedded, thousands: u32) {
+    for chunk in 0..thousands {
         let writes = (0..1_000).map(|n| Write {
             key: format!("/pods/{chunk:03}/{n:04}").into(),
             op: Op::Put { value: value(n).slice(..200), ttl: None },
@@ -62,7 +62,7 @@ fn reads(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let directory = TempDir::new().expect("a directory for the store");
     let store = open(&directory);
-    runtime.block_on(fill(&store));
+    runtime.block_on(fill(&store, 100));
     let mut group = criterion.benchmark_group("reads among 100 000 keys");
     group.sample_size(20);
     group.bench_function("get", |bencher| {
@@ -93,13 +93,17 @@ fn reads(criterion: &mut Criterion) {
 
 fn starts(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let directory = TempDir::new().expect("a directory for the store");
-    let store = open(&directory);
-    runtime.block_on(fill(&store));
-    drop(store);
     let mut group = criterion.benchmark_group("start");
     group.sample_size(10);
-    group.bench_function("with 100 000 keys", |bencher| bencher.iter(|| open(&directory)));
+    for thousands in [100, 1_000] {
+        let directory = TempDir::new().expect("a directory for the store");
+        let store = open(&directory);
+        runtime.block_on(fill(&store, thousands));
+        drop(store);
+        group.bench_function(BenchmarkId::new("thousands of keys", thousands), |bencher| {
+            bencher.iter_batched(|| (), |()| open(&directory), BatchSize::PerIteration);
+        });
+    }
     group.finish();
 }
 

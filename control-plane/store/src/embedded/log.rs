@@ -104,29 +104,24 @@ impl Directory {
     /// [`Error::Corrupt`], [`Error::Full`], [`Error::Io`].
     pub(crate) fn open(&self, cache: u64) -> Result<Log> {
         let path = self.path.join("data");
-        self.keep_journals(&path)?;
-        let open = || -> fjall::Result<Log> {
-            // The journal is synced by us, once a group.
-            let database = Database::builder(&path)
-                .manual_journal_persist(true)
-                .worker_threads(1)
-                .cache_size(cache)
-                .max_journaling_size(JOURNAL)
-                .open()?;
-            let changes = database.keyspace("log", || {
-                KeyspaceCreateOptions::default()
-                    .max_memtable_size(MEMTABLE)
-                    .data_block_size_policy(BlockSizePolicy::all(16 << 10))
-                    .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
-            })?;
-            let meta = database.keyspace("meta", KeyspaceCreateOptions::default)?;
-            Ok(Log { database, changes, meta, path: path.clone() })
-        };
-        // The library asserts some of what it reads from files.
-        match catch_unwind(AssertUnwindSafe(open)) {
-            Ok(opened) => opened.map_err(|error| failure(&path, "opening the log", error)),
-            Err(_) => Err(corrupt(&path, "the log can't be opened")),
+        if path.exists() {
+            self.keep_journals(&path)?;
+        } else {
+            self.create(&path, cache)?;
         }
+        open(&path, cache)
+    }
+
+    /// The library can't open what it had not finished creating, so that happens under another name.
+    fn create(&self, path: &Path, cache: u64) -> Result<()> {
+        let partial = self.path.join("data.partial");
+        match fs::remove_dir_all(&partial) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(io("clearing an unfinished log")(error)),
+            Ok(()) | Err(_) => {}
+        }
+        open(&partial, cache)?.sync()?;
+        fs::rename(&partial, path).map_err(io("making the log"))?;
+        File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(io("syncing the data directory"))
     }
 
     /// What was recovered has been checked: the journals' copies are not needed any more.
@@ -140,15 +135,15 @@ impl Directory {
             // A start that found damage left them: they are nearer to the truth than what is there now.
             return Ok(());
         }
-        let Ok(entries) = fs::read_dir(data) else { return Ok(()) };
+        let entries = fs::read_dir(data).map_err(io("reading the data directory"))?;
         let partial = self.path.join("journal-before.partial");
         let _ = fs::remove_dir_all(&partial);
         fs::create_dir(&partial).map_err(io("making a place for the journals' copies"))?;
         for entry in entries {
             let entry = entry.map_err(io("reading the data directory"))?;
             if entry.path().extension().is_some_and(|extension| extension == "jnl") {
-                match fs::copy(entry.path(), partial.join(entry.file_name())) {
-                    Ok(_) => {}
+                match copy_sparse(&entry.path(), &partial.join(entry.file_name())) {
+                    Ok(()) => {}
                     Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                         tracing::warn!(%error, "no room for a copy of the journals before they are read");
                         let _ = fs::remove_dir_all(&partial);
@@ -224,6 +219,48 @@ impl Log {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+fn open(path: &Path, cache: u64) -> Result<Log> {
+    let open = || -> fjall::Result<Log> {
+        // The journal is synced by us, once a group.
+        let database = Database::builder(path)
+            .manual_journal_persist(true)
+            .worker_threads(1)
+            .cache_size(cache)
+            .max_journaling_size(JOURNAL)
+            .open()?;
+        let changes = database.keyspace("log", || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(MEMTABLE)
+                .data_block_size_policy(BlockSizePolicy::all(16 << 10))
+                .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+        })?;
+        let meta = database.keyspace("meta", KeyspaceCreateOptions::default)?;
+        Ok(Log { database, changes, meta, path: path.to_owned() })
+    };
+    // The library asserts some of what it reads from files.
+    match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(|error| failure(path, "opening the log", error)),
+        Err(_) => Err(corrupt(path, "the log can't be opened")),
+    }
+}
+
+/// A journal is 64 MiB of zeros for the most part: those are not written.
+fn copy_sparse(from: &Path, to: &Path) -> std::io::Result<()> {
+    let (from, to) = (File::open(from)?, File::create(to)?);
+    let mut chunk = vec![0; 1 << 20];
+    let mut offset = 0;
+    loop {
+        let read = from.read_at(&mut chunk, offset)?;
+        if read == 0 {
+            return to.set_len(offset);
+        }
+        if chunk[..read].iter().any(|byte| *byte != 0) {
+            to.write_all_at(&chunk[..read], offset)?;
+        }
+        offset += read as u64;
     }
 }
 
