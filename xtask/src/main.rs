@@ -1,2 +1,35 @@
-//! xtask
-fn main() {}
+//! `cargo xtask …`: everything that is done with this repository beyond `cargo build`. A file a command.
+
+mod deploy;
+mod lint;
+mod packages;
+mod shell;
+mod test;
+
+use clap::{Parser, Subcommand};
+
+/// Build, run, test and measure Skep.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Brings up a cluster on this machine, or takes it away.
+    Deploy(deploy::Args),
+    /// Runs every test, and says of each layer whether it ran.
+    Test(test::Args),
+    /// Checks format, lints, licences and documentation.
+    Lint,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Deploy(args) => deploy::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Lint => lint::run(),
+    }
+}

@@ -107,6 +107,8 @@ async fn an_object_that_leaves_a_selection_is_deleted_for_its_watcher() {
 async fn a_watcher_that_does_not_read_is_cut_off_and_holds_nobody_back() {
     let running = start();
     let cache = &running.cache;
+    let first = put(cache, "t", json!({})).await;
+    cache.wait_for(first).await.unwrap();
     let (_, mut slow) = cache.resource(&THINGS).unwrap().watch_from_now(everything());
     let writes = (0..watcher::QUEUE + 10)
         .map(|at| put(cache, if at % 2 == 0 { "even" } else { "odd" }, json!({"n": at.to_string()})));

@@ -162,6 +162,9 @@ impl Engine {
             kind.strategy.prepare_status_update(&mut object, old, &context);
             errors = skep_api::meta::validate_update(&object, old);
             errors.extend(kind.strategy.validate_status_update(&object, old));
+        } else if matches!(call.subresource, Some(Subresource::Binding | Subresource::Finalize)) {
+            // These write what no update may, and have rules of their own where they are made.
+            errors = skep_api::meta::validate_update(&object, old);
         } else {
             if call.subresource.is_none() && kind.has(Subresource::Status) {
                 keep(&mut object, old, "status");
@@ -169,10 +172,7 @@ impl Engine {
             kind.strategy.prepare_update(&mut object, old, &context);
             metadata::bump_generation(kind, &mut object, old);
             errors = skep_api::meta::validate_update(&object, old);
-            // A binding has rules of its own, checked where it is made: it writes what no update may.
-            if call.subresource != Some(Subresource::Binding) {
-                errors.extend(kind.strategy.validate_update(&object, old));
-            }
+            errors.extend(kind.strategy.validate_update(&object, old));
         }
         if !errors.is_empty() {
             return Err(Status::invalid(&kind.group_kind(), call.name, &errors));

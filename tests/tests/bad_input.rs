@@ -1,0 +1,171 @@
+//! What clients get wrong is answered in upstream's words, and the server goes on.
+
+use http::{Method, Request};
+use kube::Client;
+use serde_json::{Value, json};
+use skep_tests::ControlPlane;
+
+/// Sends a body and gives code and answer.
+async fn send(client: &Client, method: Method, path: &str, type_: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
+    let request =
+        Request::builder().method(method).uri(path).header("content-type", type_).body(body.into()).expect("a request");
+    let response = client.send(request.map(kube::client::Body::from)).await.expect("an answer");
+    let code = response.status().as_u16();
+    let bytes = response.into_body().collect_bytes().await.expect("a body");
+    (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+}
+
+async fn post(client: &Client, path: &str, body: &Value) -> (u16, Value) {
+    send(client, Method::POST, path, "application/json", body.to_string()).await
+}
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_in_bodies_are_named() {
+    let mut cluster = ControlPlane::start().await.expect("a control plane");
+    let client = cluster.client().await.expect("a client");
+    let strict = format!("{MAPS}?fieldValidation=Strict");
+    let cases = [
+        (
+            strict.as_str(),
+            json!({"metadata": {"name": "a"}, "dta": {}}),
+            400,
+            "strict decoding error: unknown field \"dta\"",
+        ),
+        (
+            MAPS,
+            json!({"metadata": {"name": 5}}),
+            400,
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.name of type string",
+        ),
+        (
+            MAPS,
+            json!({"metadata": {"name": "A"}}),
+            422,
+            "ConfigMap \"A\" is invalid: metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain must consist of",
+        ),
+        (
+            MAPS,
+            json!({"metadata": {"name": "a", "namespace": "b"}}),
+            400,
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
+        (
+            MAPS,
+            json!({"apiVersion": "v2", "kind": "ConfigMap", "metadata": {"name": "a"}}),
+            400,
+            "the API version in the data (v2) does not match the expected API version (v1)",
+        ),
+        (MAPS, json!({"metadata": {}}), 422, "metadata.name: Required value: name or generateName is required"),
+        (
+            "/api/v1/namespaces/nowhere/configmaps",
+            json!({"metadata": {"name": "a"}}),
+            404,
+            "namespaces \"nowhere\" not found",
+        ),
+        ("/api/v1/namespaces/default/nothings", json!({}), 404, "the server could not find the requested resource"),
+        (
+            "/apis/apps/v1/namespaces/default/deployments",
+            json!({"metadata": {"name": "a"}, "spec": {"replicas": "3"}}),
+            400,
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+    ];
+    for (path, body, code, words) in cases {
+        let (got, status) = post(&client, path, &body).await;
+        let message = status["message"].as_str().unwrap_or_default();
+        assert_eq!((got, status["kind"].as_str()), (code, Some("Status")), "{path} {body}: {status}");
+        assert!(message.contains(words), "{path} {body}: {message}");
+    }
+    for (type_, body, code) in [
+        ("application/json", "{\"metadata\": {", 400),
+        ("application/yaml", "a: [", 400),
+        ("application/xml", "<a/>", 415),
+        ("application/vnd.kubernetes.protobuf", "k8s\0\u{1}\u{2}", 400),
+        ("application/json", "[]", 400),
+        ("application/json", "", 400),
+    ] {
+        let (got, status) = send(&client, Method::POST, MAPS, type_, body).await;
+        assert_eq!((got, status["kind"].as_str()), (code, Some("Status")), "{type_} {body:?}: {status}");
+    }
+    let oversized = json!({"metadata": {"name": "a"}, "data": {"k": "x".repeat(3 * 1024 * 1024)}});
+    assert_eq!(post(&client, MAPS, &oversized).await.0, 413);
+    assert!(cluster.is_running());
+    assert_eq!(post(&client, MAPS, &json!({"metadata": {"name": "a"}})).await.0, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_with_an_old_version_conflicts() {
+    let cluster = ControlPlane::start().await.expect("a control plane");
+    let client = cluster.client().await.expect("a client");
+    let (_, first) = post(&client, MAPS, &json!({"metadata": {"name": "a"}})).await;
+    let path = format!("{MAPS}/a");
+    let mut second = first.clone();
+    second["data"] = json!({"k": "1"});
+    assert_eq!(send(&client, Method::PUT, &path, "application/json", second.to_string()).await.0, 200);
+    let (code, status) = send(&client, Method::PUT, &path, "application/json", second.to_string()).await;
+    let words = "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again";
+    assert_eq!((code, status["message"].as_str()), (409, Some(words)));
+    let (code, status) = post(&client, MAPS, &json!({"metadata": {"name": "a"}})).await;
+    assert_eq!((code, status["message"].as_str()), (409, Some("configmaps \"a\" already exists")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_paged_by_one_snapshot() {
+    let cluster = ControlPlane::start().await.expect("a control plane");
+    let client = cluster.client().await.expect("a client");
+    for at in 0..7 {
+        assert_eq!(post(&client, MAPS, &json!({"metadata": {"name": format!("m{at}")}})).await.0, 201);
+    }
+    let get = async |path: String| send(&client, Method::GET, &path, "application/json", "").await;
+    let (_, first) = get(format!("{MAPS}?limit=3")).await;
+    assert_eq!(first["metadata"]["remainingItemCount"], 4);
+    // Written in between: no page of this list shows it.
+    assert_eq!(post(&client, MAPS, &json!({"metadata": {"name": "m3a"}})).await.0, 201);
+    let mut names = Vec::new();
+    let mut page = first;
+    loop {
+        names.extend(page["items"].as_array().into_iter().flatten().map(|item| item["metadata"]["name"].clone()));
+        let Some(token) = page["metadata"]["continue"].as_str().map(str::to_owned) else { break };
+        page = get(format!("{MAPS}?limit=3&continue={token}")).await.1;
+    }
+    assert_eq!(names, ["m0", "m1", "m2", "m3", "m4", "m5", "m6"]);
+    assert_eq!(get(format!("{MAPS}?limit=3&continue=nonsense")).await.0, 400);
+    assert_eq!(get(format!("{MAPS}?labelSelector=a+b")).await.0, 400);
+    assert_eq!(get(format!("{MAPS}?fieldSelector=data.x%3Dy")).await.0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_are_no_good_are_refused() {
+    let cluster = ControlPlane::start().await.expect("a control plane");
+    let client = cluster.client().await.expect("a client");
+    let config = kube::config::Kubeconfig::read_from(cluster.kubeconfig()).expect("a kubeconfig");
+    let as_bearer = async |token: &str| {
+        let mut config = config.clone();
+        let user = kube::config::AuthInfo { token: Some(token.to_owned().into()), ..Default::default() };
+        config.auth_infos[0].auth_info = Some(user);
+        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.expect("a config");
+        let client = Client::try_from(config).expect("a client");
+        send(&client, Method::GET, MAPS, "application/json", "").await
+    };
+    post(&client, "/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "bot"}})).await;
+    let (code, token) =
+        post(&client, "/api/v1/namespaces/default/serviceaccounts/bot/token", &json!({"spec": {}})).await;
+    assert_eq!(code, 201, "{token}");
+    let token = token["status"]["token"].as_str().expect("a token").to_owned();
+    // Known, but without rights.
+    let (code, status) = as_bearer(&token).await;
+    assert_eq!(code, 403, "{status}");
+    assert!(status["message"].as_str().is_some_and(|message| message.contains("system:serviceaccount:default:bot")));
+    // Altered, unsigned, and of an account that has gone.
+    let mut forged = token.clone();
+    forged.replace_range(forged.len() - 4.., "AAAA");
+    assert_eq!(as_bearer(&forged).await.0, 401);
+    let (_, rest) = token.split_once('.').expect("three parts");
+    assert_eq!(as_bearer(&format!("eyJhbGciOiJub25lIn0.{rest}")).await.0, 401);
+    assert_eq!(as_bearer("nonsense").await.0, 401);
+    let path = "/api/v1/namespaces/default/serviceaccounts/bot";
+    assert_eq!(send(&client, Method::DELETE, path, "application/json", "").await.0, 200);
+    assert_eq!(as_bearer(&token).await.0, 401);
+}

@@ -1,0 +1,120 @@
+//! What people do with kubectl, by every kubectl on the machine, against a real control plane.
+
+use serde_json::Value;
+use skep_tests::{ControlPlane, Kubectl, kubectls};
+
+const MANIFEST: &str = include_str!("../../examples/configuration.yaml");
+
+/// Runs a test once for each kubectl, each with its own cluster-wide names.
+async fn with_each_kubectl(test: impl Fn(&Kubectl)) {
+    let cluster = ControlPlane::start().await.expect("a control plane");
+    for binary in kubectls() {
+        let kubectl = Kubectl::new(&binary, &cluster.kubeconfig(), cluster.folder());
+        eprintln!("with {}", binary.display());
+        test(&kubectl);
+    }
+}
+
+fn json(kubectl: &Kubectl, arguments: &[&str]) -> Value {
+    serde_json::from_str(&kubectl.run(arguments).ok()).expect("kubectl prints JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_is_applied_read_changed_and_deleted() {
+    with_each_kubectl(|kubectl| {
+        let applied = kubectl.run_with(&["apply", "--validate=strict", "-f", "-"], MANIFEST).ok();
+        assert!(applied.contains("configmap/web created"), "{applied}");
+        let again = kubectl.run_with(&["apply", "-f", "-"], MANIFEST).ok();
+        assert!(again.lines().all(|line| line.ends_with("unchanged")), "{again}");
+
+        let table = kubectl.run(&["get", "configmaps", "-n", "hello", "web"]).ok();
+        assert!(table.starts_with("NAME   DATA   AGE"), "{table}");
+        let service = json(kubectl, &["get", "service", "-n", "hello", "web", "-o", "json"]);
+        assert!(service["spec"]["clusterIP"].as_str().is_some_and(|ip| ip.starts_with("10.96.")), "{service}");
+        assert!(service["spec"]["ports"][0]["nodePort"].as_u64().is_some_and(|port| (30000..=32767).contains(&port)));
+
+        let changed = MANIFEST.replace("Hello, hive", "Hello again");
+        let difference = kubectl.run_with(&["diff", "-f", "-"], &changed);
+        assert!(difference.stdout.contains("+  index.html: Hello again"), "{difference:?}");
+        kubectl.run_with(&["apply", "-f", "-"], &changed).ok();
+        kubectl.run(&["label", "configmap", "-n", "hello", "web", "tier=front"]).ok();
+        kubectl.run(&["annotate", "configmap", "-n", "hello", "web", "note=x"]).ok();
+        kubectl.run(&["patch", "configmap", "-n", "hello", "web", "-p", r#"{"data":{"more":"1"}}"#]).ok();
+        kubectl
+            .run(&["patch", "configmap", "-n", "hello", "web", "--type=merge", "-p", r#"{"data":{"more":null}}"#])
+            .ok();
+        let replace = r#"[{"op":"add","path":"/data/x","value":"y"}]"#;
+        kubectl.run(&["patch", "configmap", "-n", "hello", "web", "--type=json", "-p", replace]).ok();
+        assert!(kubectl.run(&["edit", "configmap", "-n", "hello", "web"]).stderr.contains("no changes made"));
+        let map = json(kubectl, &["get", "configmap", "-n", "hello", "-l", "tier=front", "-o", "json"]);
+        let map = &map["items"][0];
+        assert_eq!(map["data"], serde_json::json!({"index.html": "Hello again", "x": "y"}));
+        assert_eq!(map["metadata"]["annotations"]["note"], "x");
+        kubectl.run(&["describe", "configmap", "-n", "hello", "web"]).ok();
+        kubectl.run_with(&["replace", "-f", "-"], &strip_service(MANIFEST)).ok();
+        kubectl.run_with(&["delete", "--wait=false", "-f", "-"], MANIFEST).ok();
+        let gone = kubectl.run(&["get", "configmap", "-n", "hello", "web"]).fails();
+        assert!(gone.contains("Error from server (NotFound): configmaps \"web\" not found"), "{gone}");
+        finish_namespace(kubectl, "hello");
+    })
+    .await;
+}
+
+/// A PUT of a Service must carry its address, which the manifest does not have.
+fn strip_service(manifest: &str) -> String {
+    manifest.split("---\n").filter(|document| !document.contains("kind: Service\n")).collect::<Vec<_>>().join("---\n")
+}
+
+/// What the namespace controller does at the end, which does not run in these tests.
+fn finish_namespace(kubectl: &Kubectl, name: &str) {
+    let mut namespace = json(kubectl, &["get", "namespace", name, "-o", "json"]);
+    assert_eq!(namespace["status"]["phase"], "Terminating");
+    namespace["spec"]["finalizers"] = serde_json::json!([]);
+    let path = format!("/api/v1/namespaces/{name}/finalize");
+    kubectl.run_with(&["replace", "--raw", &path, "-f", "-"], &namespace.to_string()).ok();
+    let gone = kubectl.run(&["get", "namespace", name]).fails();
+    assert!(gone.contains("NotFound"), "{gone}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_learns_what_there_is() {
+    with_each_kubectl(|kubectl| {
+        let resources = kubectl.run(&["api-resources"]).ok();
+        for name in ["configmaps", "deployments", "endpointslices", "leases", "rolebindings"] {
+            assert!(resources.contains(name), "{name} is missing in\n{resources}");
+        }
+        assert!(kubectl.run(&["api-versions"]).ok().contains("apps/v1"));
+        assert!(kubectl.run(&["version"]).ok().contains("v1.37.2"));
+        assert!(kubectl.run(&["explain", "deployment.spec.replicas"]).ok().contains("replicas <integer>"));
+        assert!(kubectl.run(&["get", "--raw", "/readyz?verbose"]).ok().contains("readyz check passed"));
+        assert!(kubectl.run(&["get", "--raw", "/metrics"]).ok().contains("apiserver_request_duration_seconds_bucket"));
+        let top = kubectl.run(&["top", "nodes"]).fails();
+        assert!(top.contains("Metrics API not available"), "{top}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_are_given_and_held_to() {
+    with_each_kubectl(|kubectl| {
+        kubectl.run(&["create", "namespace", "rights"]).ok();
+        kubectl.run(&["create", "serviceaccount", "reader", "-n", "rights"]).ok();
+        assert_eq!(kubectl.run(&["auth", "can-i", "list", "configmaps", "-n", "rights", "--as", "jane"]).stdout.trim(), "no");
+        kubectl.run(&["create", "role", "reader", "--verb=get,list", "--resource=configmaps", "-n", "rights"]).ok();
+        kubectl.run(&["create", "rolebinding", "readers", "--role=reader", "--user=jane", "-n", "rights"]).ok();
+        assert_eq!(kubectl.run(&["auth", "can-i", "list", "configmaps", "-n", "rights", "--as", "jane"]).stdout.trim(), "yes");
+        let rights = kubectl.run(&["auth", "can-i", "--list", "-n", "rights", "--as", "jane"]).ok();
+        assert!(rights.contains("configmaps"), "{rights}");
+        let refused = kubectl.run(&["get", "secrets", "-n", "rights", "--as", "jane"]).fails();
+        let words = "secrets is forbidden: User \"jane\" cannot list resource \"secrets\" in API group \"\" in the namespace \"rights\"";
+        assert!(refused.contains(words), "{refused}");
+        let account = "system:serviceaccount:rights:reader";
+        assert_eq!(kubectl.run(&["auth", "can-i", "get", "secrets", "--as", account]).stdout.trim(), "no");
+        let token = kubectl.run(&["create", "token", "reader", "-n", "rights"]).ok();
+        assert_eq!(token.trim().split('.').count(), 3);
+        kubectl.run(&["delete", "namespace", "rights", "--wait=false"]).ok();
+        kubectl.run(&["delete", "rolebinding,role,serviceaccount", "--all", "-n", "rights"]).ok();
+        finish_namespace(kubectl, "rights");
+    })
+    .await;
+}

@@ -1,0 +1,94 @@
+//! `cargo xtask test`: every layer of tests, each named with what became of it. A layer that could not run is reported as skipped, and fails the command.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::{packages, shell};
+
+/// What to run.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only layers whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// One layer: what it is, how it is run, and what it needs.
+struct Layer {
+    name: &'static str,
+    packages: &'static [(&'static str, &'static str)],
+    command: fn() -> Command,
+}
+
+const LAYERS: &[Layer] = &[
+    Layer {
+        name: "pure: objects, schemas, patches, decisions",
+        packages: &[],
+        command: || cargo(&["test", "--workspace", "--exclude", "skep-tests", "--lib", "--bins"]),
+    },
+    Layer {
+        name: "store: contract, model, crashes, histories",
+        packages: &[],
+        command: || cargo(&["test", "--package", "skep-store", "--tests"]),
+    },
+    Layer {
+        name: "API server: over its real socket, and with kubectl",
+        packages: &[],
+        command: || cargo(&["test", "--package", "skep-tests"]),
+    },
+];
+
+/// Runs the layers in order; all of them run even when one fails.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut report = Vec::new();
+    for layer in LAYERS {
+        if args.only.as_ref().is_some_and(|only| !layer.name.contains(only.as_str())) {
+            continue;
+        }
+        let begun = Instant::now();
+        eprintln!("\n== {}", layer.name);
+        let outcome = match packages::ensure(layer.packages) {
+            Err(error) => Outcome::Skipped(format!("{error:#}")),
+            Ok(()) => match shell::run(&mut (layer.command)()) {
+                Ok(()) => Outcome::Passed,
+                Err(error) => Outcome::Failed(format!("{error:#}")),
+            },
+        };
+        report.push((layer.name, outcome, begun.elapsed().as_secs()));
+    }
+    println!();
+    for (name, outcome, seconds) in &report {
+        let (word, why) = match outcome {
+            Outcome::Passed => ("passed", ""),
+            Outcome::Failed(why) => ("FAILED", why.as_str()),
+            Outcome::Skipped(why) => ("SKIPPED", why.as_str()),
+        };
+        println!("{word:8} {seconds:4} s  {name}  {why}");
+    }
+    let count = |wanted: fn(&Outcome) -> bool| report.iter().filter(|(_, outcome, _)| wanted(outcome)).count();
+    let passed = count(|outcome| matches!(outcome, Outcome::Passed));
+    let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
+    let skipped = count(|outcome| matches!(outcome, Outcome::Skipped(_)));
+    println!("layers: {passed} passed, {failed} failed, {skipped} skipped");
+    if failed + skipped > 0 {
+        bail!("not every layer passed");
+    }
+    if passed == 0 {
+        bail!("no layer has a name that contains {:?}", args.only.as_deref().unwrap_or_default());
+    }
+    Ok(())
+}
+
+enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut command = shell::command("cargo", args);
+    command.arg("--locked").arg("--quiet");
+    command
+}
