@@ -33,12 +33,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Commits all writes of a batch, or none. The i-th write gets revision `first + i`, where `first` is what is returned.
     /// When this returns `Ok`, the batch survives a SIGKILL and a power cut. An outcome that is not known is settled before this returns.
+    /// An empty batch commits nothing, and gives the newest revision.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when a condition does not hold (nothing was written), [`Error::TooLarge`], [`Error::Full`], [`Error::Unavailable`].
+    /// [`Error::Conflict`] when a condition does not hold (nothing was written), [`Error::TooLarge`], [`Error::Full`], [`Error::Unavailable`]
+    /// (before anything was written; or, when the disk fails so that even looking is not possible, saying that the outcome is not known),
+    /// [`Error::Io`] for a batch that names a key twice, [`Error::Closed`].
     async fn commit(&self, batch: Batch) -> Result<Revision>;
 
     /// Every change of a range with a revision above `from`, once, in order, each with the value before it; and progress marks.
+    /// `from` may be in the future: then nothing is told up to and with it.
     ///
     /// # Errors
     /// [`Error::Compacted`] when changes after `from` are gone.
