@@ -128,7 +128,12 @@ impl Error {
     /// A value is malformed or out of range.
     #[must_use]
     pub fn invalid(field: &Path, value: impl Into<serde_json::Value>, detail: impl Into<String>) -> Self {
-        Self { kind: ErrorType::Invalid, field: field.clone(), value: Some(shown(&value.into())), detail: detail.into() }
+        Self {
+            kind: ErrorType::Invalid,
+            field: field.clone(),
+            value: Some(shown(&value.into())),
+            detail: detail.into(),
+        }
     }
 
     /// A value has the wrong type.

@@ -211,16 +211,17 @@ impl Status {
     /// 406: nothing that the client accepts can be made.
     #[must_use]
     pub fn not_acceptable(accepted: &[&str]) -> Self {
-        let message =
-            format!("only the following media types are accepted: {}", accepted.join(", "));
+        let message = format!("only the following media types are accepted: {}", accepted.join(", "));
         Self::new(406, Reason::NotAcceptable, message)
     }
 
     /// 415: the body's content type is not understood.
     #[must_use]
     pub fn unsupported_media_type(supported: &[&str]) -> Self {
-        let message =
-            format!("the body of the request was in an unknown format - accepted media types include: {}", supported.join(", "));
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            supported.join(", ")
+        );
         Self::new(415, Reason::UnsupportedMediaType, message)
     }
 

@@ -6,6 +6,7 @@ use crate::field::{Error, ErrorList, Path};
 use crate::gvk::GroupVersion;
 use crate::kinds::declaration::{Kind, Scope, Strategy};
 use crate::kinds::tree::{entries, is_empty, items, length, text};
+use crate::meta::validate_label_key;
 
 const V1: GroupVersion = GroupVersion::new("authorization.k8s.io", "v1");
 
@@ -124,14 +125,14 @@ fn validate_selectors(attributes: &Value) -> ErrorList {
     for field in ["fieldSelector", "labelSelector"] {
         let selector = &attributes[field];
         if !selector.is_null() {
-            errors.extend(validate_selector(selector, &path.child(field)));
+            errors.extend(validate_selector(selector, field == "labelSelector", &path.child(field)));
         }
     }
     errors
 }
 
 /// An operator that this server does not know is let through: a newer client may know it, and the answer then ignores the requirement.
-fn validate_selector(selector: &Value, path: &Path) -> ErrorList {
+fn validate_selector(selector: &Value, of_labels: bool, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let raw = text(&selector["rawSelector"]);
     let requirements = items(&selector["requirements"]);
@@ -157,7 +158,10 @@ fn validate_selector(selector: &Value, path: &Path) -> ErrorList {
             }
             _ => {}
         }
-        if text(&requirement["key"]).is_empty() {
+        let key = text(&requirement["key"]);
+        if of_labels {
+            errors.extend(validate_label_key(key, &at.child("key")));
+        } else if key.is_empty() {
             errors.push(Error::required(&at.child("key"), "must be specified"));
         }
     }

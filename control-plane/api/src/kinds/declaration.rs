@@ -245,12 +245,10 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// What is the seed of a name made from `metadata.generateName`'s rules: `None` where names follow DNS subdomain rules, else the kind's own check.
-    /// Returns what is wrong with a name (a name made from `prefix` is checked with `prefix == true`).
+    /// What is wrong with a name, in upstream's words; with `prefix`, something will be appended to it (generateName).
+    /// Most kinds are named by DNS subdomains.
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        let _ = prefix;
-        let _ = name;
-        Vec::new()
+        crate::names::name_is_dns_subdomain(name, prefix)
     }
 }
 

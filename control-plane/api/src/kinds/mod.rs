@@ -4,9 +4,11 @@
 //! Messages, defaults and table cells are those of upstream 1.37: `pkg/apis/*/validation`, `pkg/apis/*/*/defaults.go`,
 //! `pkg/registry/*/*/strategy.go` and `pkg/printers/internalversion/printers.go`.
 
+pub mod age;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
+mod cells;
 pub mod coordination;
 pub mod core;
 mod declaration;
@@ -15,9 +17,7 @@ pub mod events;
 pub mod rbac;
 pub mod scheduling;
 #[cfg(test)]
-#[allow(dead_code, reason = "the rules of the kinds come next")]
 mod testing;
-#[allow(dead_code, reason = "the rules of the kinds come next")]
 mod tree;
 
 pub use declaration::{Column, Conversion, Kind, ScalePaths, Scope, Strategy, Subresource, Verb, WriteContext};
@@ -33,14 +33,12 @@ pub fn builtin() -> Vec<Kind> {
         core::event::kind(),
         core::namespace::kind(),
         core::node::kind(),
+        core::pod::kind(),
         core::secret::kind(),
         core::service::kind(),
         core::service_account::kind(),
-        apps::controller_revision::kind(),
-        apps::daemon_set::kind(),
         apps::deployment::kind(),
         apps::replica_set::kind(),
-        apps::stateful_set::kind(),
         authentication::self_subject_review(),
         authentication::token_review(),
         authorization::local_subject_access_review(),

@@ -24,9 +24,9 @@ pub(in crate::kinds) fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The items of a list, to change them.
-pub(in crate::kinds) fn items_mut(value: &mut Value) -> &mut [Value] {
-    value.as_array_mut().map_or(&mut [], Vec::as_mut_slice)
+/// The items of a list below `parent`, to change them.
+pub(in crate::kinds) fn items_mut<'a>(parent: &'a mut Value, field: &str) -> &'a mut [Value] {
+    parent.get_mut(field).and_then(Value::as_array_mut).map_or(&mut [], Vec::as_mut_slice)
 }
 
 /// The entries of a map, by key; none where there is no map.

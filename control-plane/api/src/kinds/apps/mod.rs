@@ -1,10 +1,8 @@
 //! The group `apps`: what keeps sets of pods.
 
-pub mod controller_revision;
-pub mod daemon_set;
 pub mod deployment;
 pub mod replica_set;
-pub mod stateful_set;
+mod workload;
 
 use crate::gvk::GroupVersion;
 

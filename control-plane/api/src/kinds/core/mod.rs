@@ -5,6 +5,7 @@ pub mod endpoints;
 pub mod event;
 pub mod namespace;
 pub mod node;
+pub mod pod;
 pub mod secret;
 pub mod service;
 pub mod service_account;

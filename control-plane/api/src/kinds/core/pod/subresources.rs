@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::prepare::set_condition;
 use super::qos::compute_qos_class;
 use super::validate::update::unified_diff;
-use super::validate::validate_pod;
+use super::validate::{NOWHERE, validate_pod};
 use super::{is_mirror, is_sidecar};
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::tree::{carry_over, entries, flag, is_empty, items, items_mut, length, map_mut, remove};
@@ -83,7 +83,7 @@ pub fn with_ephemeral_containers_of(written: &Value, old: &Value) -> Value {
 #[must_use]
 pub fn validate_ephemeral_containers_update(pod: &Value, old: &Value) -> ErrorList {
     if is_mirror(old) {
-        return vec![Error::forbidden(&Path::default(), "static pods do not support ephemeral containers")];
+        return vec![Error::forbidden(&Path::new(NOWHERE), "static pods do not support ephemeral containers")];
     }
     let mut errors = validate_pod(pod);
     let list = "ephemeralContainers";
@@ -136,10 +136,10 @@ pub fn with_resources_of(written: &Value, old: &Value) -> Value {
 #[must_use]
 pub fn validate_resize(pod: &Value, old: &Value) -> ErrorList {
     if is_mirror(old) {
-        return vec![Error::forbidden(&Path::default(), "static pods cannot be resized")];
+        return vec![Error::forbidden(&Path::new(NOWHERE), "static pods cannot be resized")];
     }
     if old["spec"]["os"]["name"] == "windows" {
-        return vec![Error::forbidden(&Path::default(), "windows pods cannot be resized")];
+        return vec![Error::forbidden(&Path::new(NOWHERE), "windows pods cannot be resized")];
     }
     let mut errors = validate_pod(pod);
     let (spec, before, path) = (&pod["spec"], &old["spec"], Path::new("spec"));

@@ -21,7 +21,9 @@ pub(super) fn validate_template(template: &Value, path: &Path) -> ErrorList {
     errors.extend(meta::validate_labels(&metadata["labels"], &at.child("labels")));
     for (field, value) in entries(metadata) {
         if !matches!(field, "annotations" | "labels") && !is_empty(value) {
-            errors.push(Error::forbidden(&at.child(field), "cannot be set"));
+            // Upstream derives the name from Go's `UID`.
+            let shown = if field == "uid" { "uID" } else { field };
+            errors.push(Error::forbidden(&at.child(shown), "cannot be set"));
         }
     }
     errors.extend(validate_spec(&template["spec"], &path.child("spec")));

@@ -43,6 +43,9 @@ struct Surroundings<'a> {
     host_users: bool,
 }
 
+/// How upstream prints the path of an object as a whole in messages about static pods.
+pub(in crate::kinds::core::pod) const NOWHERE: &str = "[]";
+
 /// Whose spec is checked.
 #[derive(Clone, Copy)]
 enum Owner<'a> {
@@ -213,7 +216,7 @@ fn validate_resource_claims(spec: &Value, mirror: bool, path: &Path) -> ErrorLis
     let mut seen = BTreeSet::new();
     for (index, claim) in items(&spec["resourceClaims"]).iter().enumerate() {
         if mirror {
-            errors.push(Error::forbidden(&Path::default(), "static pods do not support resource claims"));
+            errors.push(Error::forbidden(&Path::new(NOWHERE), "static pods do not support resource claims"));
             continue;
         }
         let (path, name) = (path.index(index), text(&claim["name"]));

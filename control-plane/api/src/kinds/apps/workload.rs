@@ -1,0 +1,115 @@
+//! What the workloads share: a selector that fits the template of their pods, and counts that are numbers or percentages.
+
+use serde_json::{Value, json};
+
+use crate::field::{Error, ErrorList, Path};
+use crate::kinds::core::pod::validate::validate_pod_template;
+use crate::kinds::tree::{entries, semantically_equal, text};
+use crate::meta::validate_label_selector;
+use crate::selector::LabelSelector;
+
+const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+
+/// `validateNonnegativeField`
+pub(super) fn not_negative(spec: &Value, field: &str) -> ErrorList {
+    let count = spec[field].as_i64().filter(|count| *count < 0);
+    count.map(|count| Error::invalid(&Path::new("spec").child(field), count, NOT_NEGATIVE)).into_iter().collect()
+}
+
+/// A selector is there, is well formed, and selects the template's pods; the template is one that can run for good.
+/// `kind` is the word in the message about an empty selector.
+pub(super) fn validate_selector_and_template(spec: &Value, kind: &str) -> ErrorList {
+    let path = Path::new("spec");
+    let selector = &spec["selector"];
+    let mut errors = ErrorList::new();
+    if selector.is_null() {
+        errors.push(Error::required(&path.child("selector"), ""));
+    } else {
+        errors.extend(validate_label_selector(selector, &path.child("selector")));
+        if ["matchLabels", "matchExpressions"].iter().all(|field| is_without(&selector[*field])) {
+            let message = format!("empty selector is invalid for {kind}");
+            errors.push(Error::invalid(&path.child("selector"), selector.clone(), message));
+        }
+    }
+    match LabelSelector::from_object(selector) {
+        Err(_) => errors.push(Error::invalid(&path.child("selector"), selector.clone(), "invalid label selector")),
+        Ok(parsed) => errors.extend(validate_template(spec, &parsed, &path.child("template"))),
+    }
+    errors
+}
+
+fn is_without(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
+        _ => true,
+    }
+}
+
+/// `ValidatePodTemplateSpecForReplicaSet`
+fn validate_template(spec: &Value, selector: &LabelSelector, path: &Path) -> ErrorList {
+    let template = &spec["template"];
+    let mut errors = ErrorList::new();
+    let labels = &template["metadata"]["labels"];
+    let selects = entries(&spec["selector"]).next().is_some();
+    if selects && !selector.is_everything() && !selector.matches_object(labels) {
+        let shown = if labels.is_object() { labels.clone() } else { json!(null) };
+        let message = "`selector` does not match template `labels`";
+        errors.push(Error::invalid(&path.child("metadata").child("labels"), shown, message));
+    }
+    errors.extend(validate_pod_template(template, path));
+    let policy = text(&template["spec"]["restartPolicy"]);
+    if policy != "Always" {
+        errors.push(Error::not_supported(&path.child("spec").child("restartPolicy"), policy, &["Always"]));
+    }
+    if !template["spec"]["activeDeadlineSeconds"].is_null() {
+        let message = "activeDeadlineSeconds in ReplicaSet is not Supported";
+        errors.push(Error::forbidden(&path.child("spec").child("activeDeadlineSeconds"), message));
+    }
+    errors
+}
+
+/// The selector of a workload is for good.
+pub(super) fn immutable_selector(object: &Value, old: &Value) -> ErrorList {
+    let (new, old) = (&object["spec"]["selector"], &old["spec"]["selector"]);
+    if semantically_equal(new, old) {
+        return ErrorList::new();
+    }
+    vec![Error::invalid(&Path::new("spec").child("selector"), new.clone(), "field is immutable")]
+}
+
+/// `ValidatePositiveIntOrPercent`
+pub(super) fn int_or_percent(value: &Value, path: &Path) -> ErrorList {
+    match value {
+        Value::String(percent) => {
+            let digits = percent.strip_suffix('%').filter(|digits| !digits.is_empty());
+            if digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit())) {
+                return ErrorList::new();
+            }
+            let message = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+            vec![Error::invalid(path, percent.as_str(), message)]
+        }
+        Value::Number(number) => match number.as_i64().filter(|count| *count < 0) {
+            Some(count) => vec![Error::invalid(path, count, NOT_NEGATIVE)],
+            None => ErrorList::new(),
+        },
+        _ => ErrorList::new(),
+    }
+}
+
+/// `IsNotMoreThan100Percent`
+pub(super) fn at_most_all(value: &Value, path: &Path) -> ErrorList {
+    let percent = value.as_str().and_then(|text| text.strip_suffix('%')).and_then(|digits| digits.parse::<u64>().ok());
+    if percent.is_some_and(|percent| percent > 100) {
+        return vec![Error::invalid(path, value.clone(), "must not be greater than 100%")];
+    }
+    ErrorList::new()
+}
+
+/// Whether a count or percentage is none at all (`getIntOrPercentValue`).
+pub(super) fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.strip_suffix('%').is_some_and(|digits| digits.parse() == Ok(0)),
+        other => other.as_i64().unwrap_or(0) == 0,
+    }
+}
