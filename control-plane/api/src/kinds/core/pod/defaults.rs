@@ -185,9 +185,10 @@ fn default_volume_source(kind: &str, source: &mut Value) {
             fill_text(source, "fsType", "xfs");
         }
         "ephemeral" => {
-            if let Some(claim) = source.get_mut("volumeClaimTemplate").and_then(|template| template.get_mut("spec")) {
-                fill(claim, "volumeMode", "Filesystem");
-                canonical_requirements(claim);
+            if let Some(template) = source.get_mut("volumeClaimTemplate").filter(|template| template.is_object()) {
+                fill(template, "spec", json!({}));
+                fill(&mut template["spec"], "volumeMode", "Filesystem");
+                canonical_requirements(&mut template["spec"]);
             }
         }
         _ => {}

@@ -214,7 +214,7 @@ fn app_armor_from_annotations(pod: &mut Value) {
 }
 
 /// The profile that an old annotation names; `None` when it names none.
-pub(super) fn app_armor_profile(annotation: &str) -> Option<Value> {
+fn app_armor_profile(annotation: &str) -> Option<Value> {
     match annotation {
         "unconfined" => Some(json!({"type": "Unconfined"})),
         "runtime/default" => Some(json!({"type": "RuntimeDefault"})),

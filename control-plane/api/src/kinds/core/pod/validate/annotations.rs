@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::names::descending;
 use super::scheduling::validate_tolerations;
 use crate::field::{Error, ErrorList, Path};
-use crate::kinds::core::pod::prepare::{APP_ARMOR_ANNOTATION, app_armor_profile};
+use crate::kinds::core::pod::prepare::APP_ARMOR_ANNOTATION;
 use crate::kinds::core::pod::{MIRROR_ANNOTATION, containers_with_path};
 use crate::kinds::tree::{entries, text};
 
@@ -106,10 +106,16 @@ pub(super) fn validate_matching_fields(metadata: &Value, spec: &Value, path: &Pa
         let key = format!("{APP_ARMOR_ANNOTATION}{}", text(&container["name"]));
         let Some(annotation) = annotations[&key].as_str().filter(|_| !profile.is_null()) else { continue };
         let at = at.child("securityContext").child("appArmorProfile");
-        let named = app_armor_profile(annotation).unwrap_or_default();
-        if named["type"] != profile["type"] {
+        let same_type = match text(&profile["type"]) {
+            "Unconfined" => annotation == "unconfined",
+            "RuntimeDefault" => annotation == "runtime/default",
+            "Localhost" => annotation.starts_with("localhost/"),
+            _ => continue,
+        };
+        let file = annotation.strip_prefix("localhost/");
+        if !same_type {
             errors.push(Error::forbidden(&at.child("type"), "apparmor type in annotation and field must match"));
-        } else if named["localhostProfile"] != profile["localhostProfile"] {
+        } else if file != profile["localhostProfile"].as_str() && profile["type"] == "Localhost" {
             let detail = "apparmor profile in annotation and field must match";
             errors.push(Error::forbidden(&at.child("localhostProfile"), detail));
         }

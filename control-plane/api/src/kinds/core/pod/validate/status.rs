@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::annotations;
 use super::names::check;
-use crate::field::{Error, ErrorList, Path};
+use crate::field::{Error, ErrorList, ErrorType, Path};
 use crate::kinds::tree::{immutable, integer, items, length, text};
 use crate::names;
 
@@ -186,14 +186,21 @@ fn validate_ips(list: &Value, before: &Value, path: &Path) -> ErrorList {
 }
 
 /// At most one address of each family.
-fn validate_families(list: &Value, path: &Path) -> Option<Error> {
+fn validate_families(list: &Value, path: &Path) -> ErrorList {
+    let mut errors = ErrorList::new();
     if length(list) < 2 {
-        return None;
+        return errors;
     }
-    let parsed: Vec<Option<IpAddr>> =
-        items(list).iter().map(|entry| names::parse_ip_sloppy(text(&entry["ip"]))).collect();
-    let dual = matches!(parsed[..], [Some(a), Some(b)] if a.is_ipv4() != b.is_ipv4());
-    (!dual).then(|| Error::invalid(path, list.clone(), "may specify no more than one IP for each IP family"))
+    let shown = items(list).iter().map(|entry| text(&entry["ip"]));
+    let parsed: Vec<Option<IpAddr>> = shown.clone().map(names::parse_ip_sloppy).collect();
+    if let Some((index, ip)) = shown.enumerate().find(|(index, _)| parsed[*index].is_none()) {
+        let detail = format!("failed to check for dual stack with error:invalid IP[{index}]: {ip}");
+        errors.push(Error { kind: ErrorType::Internal, field: path.clone(), value: None, detail });
+    }
+    if !matches!(parsed[..], [Some(a), Some(b)] if a.is_ipv4() != b.is_ipv4()) {
+        errors.push(Error::invalid(path, list.clone(), "may specify no more than one IP for each IP family"));
+    }
+    errors
 }
 
 fn validate_users(statuses: &Value, spec: &Value, path: &Path) -> ErrorList {
