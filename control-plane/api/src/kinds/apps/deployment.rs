@@ -96,7 +96,8 @@ impl Strategy for Deployment {
         errors
     }
 
-    fn validate_status_update(&self, object: &Value, _old: &Value) -> ErrorList {
+    /// `ValidateDeploymentStatusUpdate`
+    fn validate_status_update(&self, object: &Value, old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let status = &object["status"];
         let path = Path::new("status");
@@ -107,6 +108,8 @@ impl Strategy for Deployment {
             "readyReplicas",
             "availableReplicas",
             "unavailableReplicas",
+            "terminatingReplicas",
+            "collisionCount",
         ];
         for field in counts {
             if let Some(count) = status[field].as_i64().filter(|count| *count < 0) {
@@ -127,7 +130,15 @@ impl Strategy for Deployment {
                 errors.push(Error::invalid(&path.child(small), integer(&status[small]), message));
             }
         }
+        let collisions = integer(&status["collisionCount"]);
+        if collisions < integer(&old["status"]["collisionCount"]) {
+            errors.push(Error::invalid(&path.child("collisionCount"), collisions, "cannot be decremented"));
+        }
         errors
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::warnings(object, old)
     }
 
     fn row(&self, object: &Value, now: i64) -> Vec<Value> {
@@ -166,7 +177,11 @@ fn validate_strategy(strategy: &Value, path: &Path) -> ErrorList {
             errors.extend(workload::at_most_all(unavailable, &at.child("maxUnavailable")));
             errors
         }
-        other => vec![Error::not_supported(&path.child("type"), other, &["Recreate", "RollingUpdate"])],
+        other => {
+            let mut error = Error::not_supported(path, other, &["Recreate", "RollingUpdate"]);
+            error.value = Some(format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", json!(other)));
+            vec![error]
+        }
     }
 }
 
@@ -225,6 +240,19 @@ mod tests {
                 vec!["spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"],
             ),
             (
+                json!({"spec": {"strategy": {"type": "Sudden", "rollingUpdate": null}}}),
+                vec![
+                    "spec.strategy: Unsupported value: {\"Type\":\"Sudden\",\"RollingUpdate\":null}: supported values: \"Recreate\", \"RollingUpdate\"",
+                ],
+            ),
+            (
+                json!({"spec": {"selector": null}}),
+                vec![
+                    "spec.selector: Required value",
+                    "spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`",
+                ],
+            ),
+            (
                 json!({"spec": {"minReadySeconds": 700}}),
                 vec!["spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"],
             ),
@@ -244,6 +272,32 @@ mod tests {
             errors,
             ["spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"a\",\"x\":\"y\"}}: field is immutable"]
         );
+    }
+
+    #[test]
+    fn a_status_never_forgets_a_collision() {
+        let old = mutated(&base(), &json!({"status": {"collisionCount": 2}}));
+        let object = mutated(&base(), &json!({"status": {"collisionCount": 1, "terminatingReplicas": -1}}));
+        assert_eq!(
+            messages(&Deployment.validate_status_update(&object, &old)),
+            [
+                "status.terminatingReplicas: Invalid value: -1: must be greater than or equal to 0",
+                "status.collisionCount: Invalid value: 1: cannot be decremented",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_name_that_pods_can_not_bear_is_warned_of_once() {
+        let object = mutated(&base(), &json!({"metadata": {"name": "a.b"}}));
+        let warnings = Deployment.warnings(&object, None);
+        assert_eq!(
+            warnings,
+            [
+                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [must not contain dots]"
+            ]
+        );
+        assert!(Deployment.warnings(&object, Some(&object)).is_empty());
     }
 
     #[test]

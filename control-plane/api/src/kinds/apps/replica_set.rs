@@ -56,7 +56,8 @@ impl Strategy for ReplicaSet {
         let spec = &object["spec"];
         let mut errors = workload::not_negative(spec, "replicas");
         errors.extend(workload::not_negative(spec, "minReadySeconds"));
-        errors.extend(workload::validate_selector_and_template(spec, "replicaset"));
+        // Upstream's message about an empty selector names the other kind.
+        errors.extend(workload::validate_selector_and_template(spec, "deployment"));
         errors
     }
 
@@ -71,7 +72,15 @@ impl Strategy for ReplicaSet {
         let status = &object["status"];
         let path = Path::new("status");
         let mut errors = ErrorList::new();
-        for field in ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"] {
+        let counts = [
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "terminatingReplicas",
+        ];
+        for field in counts {
             if let Some(count) = status[field].as_i64().filter(|count| *count < 0) {
                 errors.push(Error::invalid(&path.child(field), count, "must be greater than or equal to 0"));
             }
@@ -94,6 +103,10 @@ impl Strategy for ReplicaSet {
             ));
         }
         errors
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::warnings(object, old)
     }
 
     fn row(&self, object: &Value, now: i64) -> Vec<Value> {
@@ -140,7 +153,7 @@ mod tests {
         let empty = mutated(&base(), &json!({"spec": {"selector": {"matchLabels": null}}}));
         assert_eq!(
             messages(&ReplicaSet.validate_create(&empty)),
-            ["spec.selector: Invalid value: {}: empty selector is invalid for replicaset"]
+            ["spec.selector: Invalid value: {}: empty selector is invalid for deployment"]
         );
     }
 

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::field::{Error, ErrorList, Path};
-use crate::kinds::core::pod::validate::validate_pod_template;
-use crate::kinds::tree::{entries, semantically_equal, text};
-use crate::meta::validate_label_selector;
+use crate::kinds::core::pod::{template_warnings, validate_pod_template};
+use crate::kinds::tree::{semantically_equal, text};
+use crate::meta::{name, validate_label_selector};
+use crate::names::is_dns1123_label;
 use crate::selector::LabelSelector;
 
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
@@ -51,8 +52,8 @@ fn validate_template(spec: &Value, selector: &LabelSelector, path: &Path) -> Err
     let template = &spec["template"];
     let mut errors = ErrorList::new();
     let labels = &template["metadata"]["labels"];
-    let selects = entries(&spec["selector"]).next().is_some();
-    if selects && !selector.is_everything() && !selector.matches_object(labels) {
+    // An absent selector selects nothing, an empty one everything.
+    if !selector.is_everything() && !selector.matches_object(labels) {
         let shown = if labels.is_object() { labels.clone() } else { json!(null) };
         let message = "`selector` does not match template `labels`";
         errors.push(Error::invalid(&path.child("metadata").child("labels"), shown, message));
@@ -76,6 +77,22 @@ pub(super) fn immutable_selector(object: &Value, old: &Value) -> ErrorList {
         return ErrorList::new();
     }
     vec![Error::invalid(&Path::new("spec").child("selector"), new.clone(), "field is immutable")]
+}
+
+/// What a client should know of the name of a new workload, and of a template that is new or changed.
+pub(super) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let messages = old.map_or_else(|| is_dns1123_label(name(object)), |_| Vec::new());
+    if !messages.is_empty() {
+        warnings.push(format!(
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            messages.join(" ")
+        ));
+    }
+    if old.is_none_or(|old| object["metadata"]["generation"] != old["metadata"]["generation"]) {
+        warnings.extend(template_warnings(&object["spec"]["template"], &Path::new("spec").child("template")));
+    }
+    warnings
 }
 
 /// `ValidatePositiveIntOrPercent`
