@@ -1,6 +1,7 @@
 //! `skep-control-plane`: API server, scheduler and controllers in one process, on one store. It wires the crates beside it, and does nothing more.
 
 mod credentials;
+mod managers;
 mod serve;
 
 use clap::{Parser, Subcommand};

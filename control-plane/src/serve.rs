@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::credentials;
+use crate::{credentials, managers};
 
 /// How the control plane serves.
 #[derive(clap::Args)]
@@ -38,6 +38,12 @@ pub(crate) struct Args {
     /// Addresses of Services.
     #[arg(long, default_value = "10.96.0.0/16")]
     service_cluster_ip_range: String,
+    /// The pods' network, of which each node gets a part; none leaves podCIDRs to others.
+    #[arg(long, default_value = "10.244.0.0/16")]
+    pub(crate) cluster_cidr: String,
+    /// Runs no controllers in this process.
+    #[arg(long)]
+    pub(crate) no_controllers: bool,
     /// Ports of NodePort Services.
     #[arg(long, default_value = "30000-32767")]
     service_node_port_range: String,
@@ -66,6 +72,7 @@ async fn serve(args: &Args) -> Result<()> {
     server.ready().await;
     // Written last: whoever waits for this file finds a server that is ready.
     credentials::admin(&pki, &args.data_dir, SocketAddr::new(advertise, server.address.port()))?;
+    let mut managed = managers::start(args, &server, &pki, &shutdown)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
@@ -73,6 +80,8 @@ async fn serve(args: &Args) -> Result<()> {
         _ = interrupt.recv() => {}
     }
     info!("stopping");
+    shutdown.cancel();
+    while managed.join_next().await.is_some() {}
     server.stop().await;
     Ok(())
 }

@@ -1,1 +1,105 @@
-//! skep-controllers
+//! The built-in controllers: each brings one kind of object closer to what it should be, again and again.
+//!
+//! [`run`] starts all of them around one set of informers (a watch a kind) and ends them with one token. A controller is a
+//! folder: `mod.rs` says what it watches and how a change maps to keys, `reconcile.rs` holds the pure decisions, `tests.rs`
+//! tables and properties. Leadership is the caller's: run under [`skep_client::Leadership::lost`].
+//!
+//! Invariant: a controller knows nothing but what the API server says, and its decisions read no clock: time comes in.
+//!
+//! Data flow: API watch → [`runtime::Informer`] → [`runtime::Queue`] → reconcile (pure) → API writes and events.
+
+mod context;
+mod deployment;
+mod namespace;
+mod node_ipam;
+mod replica_set;
+mod root_ca;
+pub mod runtime;
+mod service_account;
+
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use context::{Context, Informers};
+pub use node_ipam::{Cidr, CidrError};
+pub use runtime::Metrics;
+
+/// How the controllers run. [`Options::default`] has upstream's numbers.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The pods' network, one of each address family at most; empty leaves podCIDRs to others.
+    pub cluster_cidrs: Vec<Cidr>,
+    /// The size of a node's part of an IPv4 cluster network, as a prefix length.
+    pub node_cidr_mask_ipv4: u8,
+    /// The size of a node's part of an IPv6 cluster network, as a prefix length.
+    pub node_cidr_mask_ipv6: u8,
+    /// The certificates that pods verify the API server by, as PEM, published in each namespace; none publishes nothing.
+    pub root_ca_pem: Option<String>,
+    /// This replica in events (`reportingInstance`), usually the host's name.
+    pub instance: String,
+    /// Workers of each of the controllers that have many keys.
+    pub concurrency: usize,
+    /// Measures of the work queues; register them to see them.
+    pub metrics: Metrics,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cluster_cidrs: Vec::new(),
+            node_cidr_mask_ipv4: 24,
+            node_cidr_mask_ipv6: 64,
+            root_ca_pem: None,
+            instance: "skep-controllers".to_owned(),
+            concurrency: 5,
+            metrics: Metrics::default(),
+        }
+    }
+}
+
+/// Starts all controllers. They end after `shutdown` is cancelled, each with the key it has; the set is then empty.
+///
+/// The client needs the rights of upstream's controllers on all that they write. Nothing is written before the informers have
+/// their first lists, so a slow API server delays the work and never makes it wrong.
+#[must_use]
+pub fn run(client: Client, options: Options, shutdown: CancellationToken) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut tasks = JoinSet::new();
+        let informers = Informers::default();
+        informers.start(&client, &mut tasks, &shutdown);
+        let synced = tokio::select! {
+            () = shutdown.cancelled() => false,
+            () = informers.synced() => true,
+        };
+        if synced {
+            tracing::info!("informers are synced, starting the controllers");
+            start(&client, &options, &informers, &mut tasks, &shutdown);
+        }
+        while tasks.join_next().await.is_some() {}
+    });
+    tasks
+}
+
+fn start(
+    client: &Client,
+    options: &Options,
+    informers: &Informers,
+    tasks: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) {
+    let mut context = |name: &str| Context::new(client, name, informers, options, tasks, shutdown);
+    let deployment_context = context("deployment-controller");
+    let replica_set_context = context("replicaset-controller");
+    let namespace_context = context("namespace-controller");
+    let service_account_context = context("serviceaccount-controller");
+    let root_ca_context = context("root-ca-certificate-publisher-controller");
+    let node_ipam_context = context("cidrAllocator");
+    deployment::start(deployment_context, options, tasks, shutdown);
+    replica_set::start(replica_set_context, options, tasks, shutdown);
+    namespace::start(namespace_context, options, tasks, shutdown);
+    service_account::start(service_account_context, tasks, shutdown);
+    root_ca::start(root_ca_context, options, tasks, shutdown);
+    node_ipam::start(node_ipam_context, options, tasks, shutdown);
+}

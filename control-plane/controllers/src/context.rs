@@ -1,0 +1,113 @@
+//! What a controller works with: its own client (which names it to the API server), the shared informers and its events.
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, ServiceAccount};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
+use skep_client::slim::SlimPod;
+use skep_client::{EventRecorder, with_user_agent};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::Options;
+use crate::runtime::{Informer, Metrics, ObjectKey, Queue};
+
+/// The informers that all controllers share: one watch a kind.
+#[derive(Clone, Debug, Default)]
+pub struct Informers {
+    /// Pods, slim.
+    pub pods: Informer<SlimPod>,
+    /// Nodes.
+    pub nodes: Informer<Node>,
+    /// Namespaces.
+    pub namespaces: Informer<Namespace>,
+    /// Deployments.
+    pub deployments: Informer<Deployment>,
+    /// ReplicaSets.
+    pub replica_sets: Informer<ReplicaSet>,
+    /// ServiceAccounts.
+    pub service_accounts: Informer<ServiceAccount>,
+    /// The ConfigMaps of the name `kube-root-ca.crt`.
+    pub root_ca_config_maps: Informer<ConfigMap>,
+}
+
+impl Informers {
+    /// Starts all watches in `tasks`. Handlers must be added before, or they are called for all objects at once.
+    pub fn start(&self, client: &Client, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
+        fn watch<K>(
+            informer: &Informer<K>,
+            api: Api<K>,
+            config: watcher::Config,
+            tasks: &mut JoinSet<()>,
+            shutdown: &CancellationToken,
+        ) where
+            K: Resource<DynamicType = ()>
+                + Clone
+                + serde::de::DeserializeOwned
+                + std::fmt::Debug
+                + Send
+                + Sync
+                + 'static,
+        {
+            tasks.spawn(informer.clone().run(api, config, shutdown.clone()));
+        }
+        let all = watcher::Config::default;
+        let root_ca = all().fields(&format!("metadata.name={}", crate::root_ca::CONFIG_MAP));
+        watch(&self.pods, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.nodes, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.namespaces, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.deployments, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.replica_sets, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.service_accounts, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.root_ca_config_maps, Api::all(client.clone()), root_ca, tasks, shutdown);
+    }
+
+    /// Waits until each watch has its first list.
+    pub async fn synced(&self) {
+        self.pods.synced().await;
+        self.nodes.synced().await;
+        self.namespaces.synced().await;
+        self.deployments.synced().await;
+        self.replica_sets.synced().await;
+        self.service_accounts.synced().await;
+        self.root_ca_config_maps.synced().await;
+    }
+}
+
+/// What one controller works with.
+#[derive(Clone)]
+pub struct Context {
+    /// The client, under the controller's user agent.
+    pub client: Client,
+    /// The shared informers.
+    pub informers: Informers,
+    /// The controller's events.
+    pub events: EventRecorder,
+    /// The metrics that its queues are measured by.
+    pub metrics: Metrics,
+}
+
+impl Context {
+    /// The context of the controller `name` (`deployment-controller`); the task that writes its events goes into `tasks`.
+    pub fn new(
+        client: &Client,
+        name: &str,
+        informers: &Informers,
+        options: &Options,
+        tasks: &mut JoinSet<()>,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let agent = format!("{}/{} ({name})", crate::runtime::FIELD_MANAGER, env!("CARGO_PKG_VERSION"));
+        // The text is ASCII, so it is a header value; the plain client would do as well.
+        let client = with_user_agent(client, &agent).unwrap_or_else(|_| client.clone());
+        let (events, writer) = EventRecorder::new(client.clone(), name, &options.instance, shutdown.clone());
+        tasks.spawn(writer);
+        Self { client, informers: informers.clone(), events, metrics: options.metrics.clone() }
+    }
+
+    /// An empty queue, measured under `name` as upstream names it.
+    #[must_use]
+    pub fn queue(&self, name: &str) -> Queue<ObjectKey> {
+        Queue::new(self.metrics.queue(name))
+    }
+}
