@@ -60,3 +60,39 @@ pub fn builtin() -> Vec<Kind> {
 fn names(list: &[&'static str]) -> Vec<Name> {
     list.iter().map(|name| Name::Borrowed(*name)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn every_table_has_a_cell_for_each_column_and_a_value_for_each_selector() {
+        for kind in builtin() {
+            let what = format!("{} {}", kind.group_version, kind.kind);
+            assert_eq!(kind.strategy.row(&json!({}), testing::NOW).len(), kind.columns.len(), "{what}");
+            assert_eq!(kind.strategy.selectable(&json!({})).len(), kind.selectable.len(), "{what}");
+            assert_eq!(kind.scale.is_some(), kind.has(Subresource::Scale), "{what}");
+        }
+    }
+
+    #[test]
+    fn rules_stand_objects_that_have_nothing_in_them() {
+        let context = WriteContext { now: "2026-11-24T09:00:00Z", user: "ann" };
+        for empty in
+            [json!({}), json!({"metadata": null, "spec": null, "status": null}), json!({"spec": {}, "status": {}})]
+        {
+            for kind in builtin() {
+                let mut object: Value = empty.clone();
+                kind.strategy.default(&mut object);
+                kind.strategy.prepare_create(&mut object, &context);
+                let _ = kind.strategy.validate_create(&object);
+                kind.strategy.prepare_update(&mut object, &empty, &context);
+                let _ = kind.strategy.validate_update(&object, &empty);
+                kind.strategy.prepare_status_update(&mut object, &empty, &context);
+                let _ = kind.strategy.validate_status_update(&object, &empty);
+                let _ = kind.strategy.warnings(&object, Some(&empty));
+            }
+        }
+    }
+}
