@@ -1,39 +1,17 @@
 //! Patches: JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch. Pure: a tree and a patch in, a tree out.
+//!
+//! What comes out may hold `null` and unknown fields; the caller decodes it as it does a body, which drops or names them.
 
+mod go;
+mod json;
 mod strategic;
 
 use serde_json::Value;
 
-use crate::status::{Reason, Status};
+use crate::status::{Cause, Details, Reason, Status};
 
+pub use json::json;
 pub use strategic::strategic;
-
-/// More operations than this are refused, as upstream does (`maxJSONPatchOperations`).
-const OPERATIONS: usize = 10_000;
-
-/// Applies a JSON patch.
-///
-/// # Errors
-/// 400 for a patch that can't be read, 413 for one that is too long, 422 for one that does not apply.
-pub fn json(object: &Value, patch: &Value) -> Result<Value, Status> {
-    if let Some(operations) = patch.as_array().filter(|operations| operations.len() > OPERATIONS) {
-        return Err(Status::too_large(format!(
-            "The allowed maximum operations in a JSON patch is {OPERATIONS}, got {}",
-            operations.len()
-        )));
-    }
-    let patch: json_patch::Patch = serde_json::from_value(patch.clone())
-        .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-    let mut patched = object.clone();
-    json_patch::patch(&mut patched, &patch).map_err(|error| {
-        Status::new(
-            422,
-            Reason::Invalid,
-            format!("the server rejected our request due to an error in our request: {error}"),
-        )
-    })?;
-    Ok(patched)
-}
 
 /// Applies a merge patch.
 ///
@@ -41,11 +19,23 @@ pub fn json(object: &Value, patch: &Value) -> Result<Value, Status> {
 /// 400 when the patch is no object.
 pub fn merge(object: &Value, patch: &Value) -> Result<Value, Status> {
     if !patch.is_object() {
-        return Err(Status::bad_request("error decoding patch: a merge patch is an object"));
+        let given = go::kind_of(patch);
+        return Err(Status::bad_request(format!(
+            "error decoding patch: json: cannot unmarshal {given} into Go value of type map[string]interface {{}}"
+        )));
     }
     let mut patched = object.clone();
     json_patch::merge(&mut patched, patch);
     Ok(patched)
+}
+
+/// 422 for a patch that can be read but not applied. Upstream's answer does not say why; here a cause does, where clients print it.
+fn refused(why: String) -> Status {
+    let mut status =
+        Status::new(422, Reason::Invalid, "the server rejected our request due to an error in our request");
+    let cause = Cause { reason: "UnexpectedServerResponse".to_owned(), message: why, field: String::new() };
+    status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
+    status
 }
 
 #[cfg(test)]

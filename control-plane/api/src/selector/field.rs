@@ -24,7 +24,10 @@ impl FieldSelector {
     /// In upstream's words.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let mut terms = Vec::new();
-        for term in split(text).into_iter().filter(|term| !term.is_empty()) {
+        let mut parts = split(text);
+        // Upstream reads them in this order, which decides what is complained of first.
+        parts.sort_unstable();
+        for term in parts.into_iter().filter(|term| !term.is_empty()) {
             let invalid = || ParseError(format!("invalid selector: '{text}'; can't understand '{term}'"));
             let (field, operator, value) = operator(term).ok_or_else(invalid)?;
             let value = unescape(value).map_err(ParseError)?;
@@ -81,7 +84,8 @@ fn unescape(value: &str) -> Result<String, String> {
                 Some(other) => return Err(format!("invalid field selector: invalid escape sequence: \\{other}")),
                 None => return Err("invalid field selector: invalid escape sequence: \\".to_owned()),
             },
-            '=' => return Err("invalid field selector: unescaped character in value: '='".to_owned()),
+            // The character's number is what upstream's message has.
+            '=' => return Err(format!("invalid field selector: unescaped character in value: {}", u32::from('='))),
             c => out.push(c),
         }
     }
@@ -110,8 +114,14 @@ mod tests {
 
     #[test]
     fn what_is_no_term_is_refused() {
-        for text in ["a", "a=b=c", r"a=\x", "a,b=c"] {
-            assert!(FieldSelector::parse(text).is_err(), "{text}");
+        let cases = [
+            ("a", "invalid selector: 'a'; can't understand 'a'"),
+            ("a=b=c", "invalid field selector: unescaped character in value: 61"),
+            (r"a=\x", r"invalid field selector: invalid escape sequence: \x"),
+            ("z=1,a", "invalid selector: 'z=1,a'; can't understand 'a'"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(FieldSelector::parse(text).unwrap_err().to_string(), expected);
         }
     }
 }

@@ -8,16 +8,17 @@ use super::ParseError;
 use crate::names;
 
 /// How a label is compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Operator {
-    In(Vec<String>),
-    NotIn(Vec<String>),
-    Equals(String),
-    NotEquals(String),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    In,
+    NotIn,
+    Equals,
+    DoubleEquals,
+    NotEquals,
     Exists,
     DoesNotExist,
-    GreaterThan(i64),
-    LessThan(i64),
+    GreaterThan,
+    LessThan,
 }
 
 /// One term.
@@ -25,6 +26,8 @@ enum Operator {
 pub struct Requirement {
     key: String,
     operator: Operator,
+    /// Sorted; one for equality and order, none for existence.
+    values: Vec<String>,
 }
 
 /// A conjunction of terms. Without terms it selects everything, but for the selector of nothing ([`LabelSelector::nothing`]).
@@ -46,42 +49,39 @@ impl LabelSelector {
     /// # Errors
     /// In upstream's words.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        Parser { tokens: tokens(text), at: 0 }.selector()
+        super::label_text::parse(text).map_err(ParseError)
     }
 
     /// Reads a `metav1.LabelSelector`; `null` selects nothing, an empty object everything.
     ///
     /// # Errors
-    /// For operators and values that do not go together.
+    /// For keys, operators and values that are not what they should be or do not go together (`LabelSelectorAsSelector`).
     pub fn from_object(selector: &Value) -> Result<Self, ParseError> {
         let Some(selector) = selector.as_object() else { return Ok(Self::nothing()) };
         let mut terms = Vec::new();
         for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
             let value = value.as_str().unwrap_or_default().to_owned();
-            terms.push(Requirement { key: key.clone(), operator: Operator::Equals(value) });
+            terms.push(Requirement::new(key, Operator::Equals, vec![value]).map_err(ParseError)?);
         }
         for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
-            let key = expression["key"].as_str().unwrap_or_default().to_owned();
-            let values = expression["values"].as_array();
-            let values: Vec<String> =
-                values.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-            let operator = match (expression["operator"].as_str().unwrap_or_default(), values.is_empty()) {
-                ("In", false) => Operator::In(values),
-                ("NotIn", false) => Operator::NotIn(values),
-                ("In" | "NotIn", true) => {
-                    return Err(ParseError("for 'in', 'notin' operators, values set can't be empty".to_owned()));
-                }
-                ("Exists", true) => Operator::Exists,
-                ("DoesNotExist", true) => Operator::DoesNotExist,
-                ("Exists" | "DoesNotExist", false) => {
-                    return Err(ParseError("values set must be empty for exists and does not exist".to_owned()));
-                }
-                (other, _) => return Err(ParseError(format!("{other:?} is not a valid label selector operator"))),
+            let key = expression["key"].as_str().unwrap_or_default();
+            let operator = match expression["operator"].as_str().unwrap_or_default() {
+                "In" => Operator::In,
+                "NotIn" => Operator::NotIn,
+                "Exists" => Operator::Exists,
+                "DoesNotExist" => Operator::DoesNotExist,
+                other => return Err(ParseError(format!("{other:?} is not a valid label selector operator"))),
             };
-            terms.push(Requirement { key, operator });
+            let values = expression["values"].as_array().into_iter().flatten();
+            let values = values.filter_map(Value::as_str).map(str::to_owned).collect();
+            terms.push(Requirement::new(key, operator, values).map_err(ParseError)?);
         }
+        Ok(Self::of(terms))
+    }
+
+    pub(super) fn of(mut terms: Vec<Requirement>) -> Self {
         terms.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(Self { terms, nothing: false })
+        Self { terms, nothing: false }
     }
 
     /// Whether every object matches.
@@ -103,18 +103,64 @@ impl LabelSelector {
 }
 
 impl Requirement {
+    /// A term that makes sense; else what is wrong with it, as upstream's aggregate of errors prints (`labels.NewRequirement`).
+    pub(super) fn new(key: &str, operator: Operator, mut values: Vec<String>) -> Result<Self, String> {
+        let mut wrong = Vec::new();
+        let faults = names::is_qualified_name(key);
+        if !faults.is_empty() {
+            wrong.push(format!("key: Invalid value: {key:?}: {}", faults.join("; ")));
+        }
+        match operator {
+            Operator::In | Operator::NotIn if values.is_empty() => wrong
+                .push("values: Invalid value: null: for 'in', 'notin' operators, values set can't be empty".to_owned()),
+            Operator::Exists | Operator::DoesNotExist if !values.is_empty() => wrong.push(format!(
+                "values: Invalid value: {}: values set must be empty for exists and does not exist",
+                Value::from(values.clone())
+            )),
+            Operator::GreaterThan | Operator::LessThan => {
+                wrong.extend(values.iter().enumerate().filter(|(_, value)| value.parse::<i64>().is_err()).map(
+                    |(at, value)| {
+                        format!(
+                            "values[{at}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+                        )
+                    },
+                ));
+            }
+            Operator::In
+            | Operator::NotIn
+            | Operator::Equals
+            | Operator::DoubleEquals
+            | Operator::NotEquals
+            | Operator::Exists
+            | Operator::DoesNotExist => {}
+        }
+        for (at, value) in values.iter().enumerate() {
+            let faults = names::is_label_value(value);
+            if !faults.is_empty() {
+                wrong.push(format!("values[{at}][{key}]: Invalid value: {value:?}: {}", faults.join("; ")));
+            }
+        }
+        match wrong.as_slice() {
+            [] => {
+                values.sort();
+                Ok(Self { key: key.to_owned(), operator, values })
+            }
+            [one] => Err(one.clone()),
+            many => Err(format!("[{}]", many.join(", "))),
+        }
+    }
+
     fn matches(&self, value: Option<&str>) -> bool {
-        match &self.operator {
-            Operator::Equals(wanted) => value == Some(wanted),
-            Operator::NotEquals(wanted) => value != Some(wanted),
-            Operator::In(values) => value.is_some_and(|value| values.iter().any(|wanted| wanted == value)),
-            Operator::NotIn(values) => value.is_none_or(|value| values.iter().all(|wanted| wanted != value)),
+        let among = |value: &str| self.values.iter().any(|wanted| wanted == value);
+        let bound = || self.values.first().and_then(|bound| bound.parse::<i64>().ok());
+        let number = || value.and_then(|value| value.parse::<i64>().ok());
+        match self.operator {
+            Operator::In | Operator::Equals | Operator::DoubleEquals => value.is_some_and(among),
+            Operator::NotIn | Operator::NotEquals => value.is_none_or(|value| !among(value)),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
-            Operator::GreaterThan(bound) => {
-                value.and_then(|value| value.parse::<i64>().ok()).is_some_and(|n| n > *bound)
-            }
-            Operator::LessThan(bound) => value.and_then(|value| value.parse::<i64>().ok()).is_some_and(|n| n < *bound),
+            Operator::GreaterThan => number().zip(bound()).is_some_and(|(number, bound)| number > bound),
+            Operator::LessThan => number().zip(bound()).is_some_and(|(number, bound)| number < bound),
         }
     }
 }
@@ -127,192 +173,20 @@ impl fmt::Display for LabelSelector {
                 f.write_str(",")?;
             }
             let key = &term.key;
-            match &term.operator {
-                Operator::Equals(value) => write!(f, "{key}={value}")?,
-                Operator::NotEquals(value) => write!(f, "{key}!={value}")?,
-                Operator::In(values) => write!(f, "{key} in ({})", values.join(","))?,
-                Operator::NotIn(values) => write!(f, "{key} notin ({})", values.join(","))?,
+            let value = term.values.first().map(String::as_str).unwrap_or_default();
+            match term.operator {
+                Operator::Equals => write!(f, "{key}={value}")?,
+                Operator::DoubleEquals => write!(f, "{key}=={value}")?,
+                Operator::NotEquals => write!(f, "{key}!={value}")?,
+                Operator::In => write!(f, "{key} in ({})", term.values.join(","))?,
+                Operator::NotIn => write!(f, "{key} notin ({})", term.values.join(","))?,
                 Operator::Exists => f.write_str(key)?,
                 Operator::DoesNotExist => write!(f, "!{key}")?,
-                Operator::GreaterThan(bound) => write!(f, "{key}>{bound}")?,
-                Operator::LessThan(bound) => write!(f, "{key}<{bound}")?,
+                Operator::GreaterThan => write!(f, "{key}>{value}")?,
+                Operator::LessThan => write!(f, "{key}<{value}")?,
             }
         }
         Ok(())
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Token {
-    Word(String),
-    Symbol(&'static str),
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Word(word) => f.write_str(word),
-            Self::Symbol(symbol) => f.write_str(symbol),
-        }
-    }
-}
-
-fn tokens(text: &str) -> Vec<Token> {
-    const SYMBOLS: [&str; 9] = ["!=", "==", "=", "!", "(", ")", ",", ">", "<"];
-    let mut out = Vec::new();
-    let mut rest = text.trim_start();
-    while let Some(first) = rest.chars().next() {
-        if let Some(symbol) = SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
-            out.push(Token::Symbol(symbol));
-            rest = rest[symbol.len()..].trim_start();
-            continue;
-        }
-        let special = |c: char| c.is_whitespace() || "=!(),><".contains(c);
-        let end = rest.find(special).unwrap_or(rest.len()).max(first.len_utf8());
-        out.push(Token::Word(rest[..end].to_owned()));
-        rest = rest[end..].trim_start();
-    }
-    out
-}
-
-struct Parser {
-    tokens: Vec<Token>,
-    at: usize,
-}
-
-impl Parser {
-    fn selector(mut self) -> Result<LabelSelector, ParseError> {
-        let mut terms = Vec::new();
-        if self.tokens.is_empty() {
-            return Ok(LabelSelector::default());
-        }
-        loop {
-            terms.push(self.term()?);
-            match self.next() {
-                None => break,
-                Some(Token::Symbol(",")) => {
-                    if self.peek().is_none() {
-                        return Err(ParseError("found '', expected: identifier after ','".to_owned()));
-                    }
-                }
-                Some(other) => return Err(ParseError(format!("found '{other}', expected: ',' or 'end of string'"))),
-            }
-        }
-        terms.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(LabelSelector { terms, nothing: false })
-    }
-
-    fn peek(&self) -> Option<&Token> {
-        self.tokens.get(self.at)
-    }
-
-    fn next(&mut self) -> Option<Token> {
-        let token = self.tokens.get(self.at).cloned();
-        self.at += 1;
-        token
-    }
-
-    fn term(&mut self) -> Result<Requirement, ParseError> {
-        if self.peek() == Some(&Token::Symbol("!")) {
-            self.at += 1;
-            return Ok(Requirement { key: self.key()?, operator: Operator::DoesNotExist });
-        }
-        let key = self.key()?;
-        let operator = match self.peek().cloned() {
-            None | Some(Token::Symbol(",")) => return Ok(Requirement { key, operator: Operator::Exists }),
-            Some(token) => token,
-        };
-        self.at += 1;
-        let operator = match operator {
-            Token::Symbol("=" | "==") => Operator::Equals(self.exact_value(&key)?),
-            Token::Symbol("!=") => Operator::NotEquals(self.exact_value(&key)?),
-            Token::Symbol(">") => Operator::GreaterThan(self.number()?),
-            Token::Symbol("<") => Operator::LessThan(self.number()?),
-            Token::Word(word) if word == "in" => Operator::In(self.values(&key)?),
-            Token::Word(word) if word == "notin" => Operator::NotIn(self.values(&key)?),
-            other => {
-                return Err(ParseError(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")));
-            }
-        };
-        Ok(Requirement { key, operator })
-    }
-
-    fn key(&mut self) -> Result<String, ParseError> {
-        match self.next() {
-            Some(Token::Word(key)) => {
-                let wrong = names::is_qualified_name(&key);
-                match wrong.is_empty() {
-                    true => Ok(key),
-                    false => Err(ParseError(format!("key: Invalid value: {key:?}: {}", wrong.join("; ")))),
-                }
-            }
-            Some(other) => Err(ParseError(format!("found '{other}', expected: !, identifier, or 'end of string'"))),
-            None => Err(ParseError("found '', expected: !, identifier, or 'end of string'".to_owned())),
-        }
-    }
-
-    fn checked(key: &str, value: String) -> Result<String, ParseError> {
-        let wrong = names::is_label_value(&value);
-        if wrong.is_empty() {
-            return Ok(value);
-        }
-        Err(ParseError(format!("values[0][{key}]: Invalid value: {value:?}: {}", wrong.join("; "))))
-    }
-
-    fn exact_value(&mut self, key: &str) -> Result<String, ParseError> {
-        match self.peek().cloned() {
-            None | Some(Token::Symbol(",")) => Ok(String::new()),
-            Some(Token::Word(value)) => {
-                self.at += 1;
-                Self::checked(key, value)
-            }
-            Some(other) => Err(ParseError(format!("found '{other}', expected: identifier"))),
-        }
-    }
-
-    fn number(&mut self) -> Result<i64, ParseError> {
-        match self.next() {
-            Some(Token::Word(value)) => value.parse().map_err(|_| {
-                ParseError(format!(
-                    "values[0]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
-                ))
-            }),
-            other => Err(ParseError(format!(
-                "found '{}', expected: identifier",
-                other.map(|t| t.to_string()).unwrap_or_default()
-            ))),
-        }
-    }
-
-    fn values(&mut self, key: &str) -> Result<Vec<String>, ParseError> {
-        let found = |token: Option<Token>| token.map(|token| token.to_string()).unwrap_or_default();
-        match self.next() {
-            Some(Token::Symbol("(")) => {}
-            other => return Err(ParseError(format!("found '{}', expected: '('", found(other)))),
-        }
-        let mut values = Vec::new();
-        loop {
-            match self.next() {
-                Some(Token::Word(value)) => values.push(Self::checked(key, value)?),
-                Some(Token::Symbol(",")) => {
-                    values.push(String::new());
-                    continue;
-                }
-                Some(Token::Symbol(")")) => {
-                    values.push(String::new());
-                    break;
-                }
-                other => return Err(ParseError(format!("found '{}', expected: ',', or identifier", found(other)))),
-            }
-            match self.next() {
-                Some(Token::Symbol(",")) => {}
-                Some(Token::Symbol(")")) => break,
-                other => return Err(ParseError(format!("found '{}', expected: ',' or ')'", found(other)))),
-            }
-        }
-        values.sort();
-        values.dedup();
-        Ok(values)
     }
 }
 
@@ -375,5 +249,40 @@ mod tests {
             "matchExpressions": [{"key": "tier", "operator": "In", "values": ["a", "b"]}, {"key": "x", "operator": "DoesNotExist"}],
         });
         assert_eq!(LabelSelector::from_object(&selector).unwrap().to_string(), "app=web,tier in (a,b),!x");
+    }
+
+    #[test]
+    fn errors_have_upstreams_words() {
+        let name = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+        let cases = [
+            ("-a=b", format!("unable to parse requirement: <nil>: Invalid value: \"-a\": {name}")),
+            ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt".to_owned()),
+            ("!<", "unable to parse requirement: found '<', expected: identifier".to_owned()),
+            ("a=b,,c", "found ',', expected: identifier after ','".to_owned()),
+            ("a=b c", "found 'c', expected: ',' or 'end of string'".to_owned()),
+            ("a in b", "unable to parse requirement: found 'b' expected: '('".to_owned()),
+            ("a>b", "unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer".to_owned()),
+            (",a", "found ',', expected: !, identifier, or 'end of string'".to_owned()),
+        ];
+        for (selector, expected) in cases {
+            assert_eq!(LabelSelector::parse(selector).unwrap_err().to_string(), expected, "{selector}");
+        }
+        let object = json!({"matchExpressions": [{"key": "-q", "operator": "In"}]});
+        assert_eq!(
+            LabelSelector::from_object(&object).unwrap_err().to_string(),
+            format!(
+                "[key: Invalid value: \"-q\": {name}, values: Invalid value: null: for 'in', 'notin' operators, values set can't be empty]"
+            )
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_and_reads_again_the_same(text in "[ab=!(),<>in 1/é\\t-]{0,16}") {
+            if let Ok(selector) = LabelSelector::parse(&text) {
+                let again = LabelSelector::parse(&selector.to_string()).unwrap();
+                proptest::prop_assert_eq!(selector, again);
+            }
+        }
     }
 }

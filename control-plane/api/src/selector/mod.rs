@@ -2,6 +2,7 @@
 
 mod field;
 mod label;
+mod label_text;
 
 pub use field::{FieldRequirement, FieldSelector};
 pub use label::{LabelSelector, Requirement};
