@@ -58,7 +58,7 @@ impl Default for Options {
     }
 }
 
-/// Starts all controllers. They end after `shutdown` is cancelled, each with the key it has; the set is then empty.
+/// Starts the controllers of Deployments, ReplicaSets, namespaces, ServiceAccounts, root CA ConfigMaps and podCIDRs. They end after `shutdown` is cancelled, each with the key it has; the set is then empty.
 ///
 /// The client needs the rights of upstream's controllers on all that they write. Nothing is written before the informers have
 /// their first lists, so a slow API server delays the work and never makes it wrong.
