@@ -96,8 +96,8 @@ impl Strategy for Pod {
         defaults::default_pod(object);
     }
 
-    fn prepare_create(&self, object: &mut Value, _context: &WriteContext<'_>) {
-        prepare::create(object);
+    fn prepare_create(&self, object: &mut Value, context: &WriteContext<'_>) {
+        prepare::create(object, context.now);
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _context: &WriteContext<'_>) {

@@ -9,16 +9,17 @@ use super::qos::{self, ResourceList, compute_qos_class, has_pod_level_resources,
 use crate::kinds::tree::{integer, is_empty, items, items_mut, length, map_mut, remove, text};
 
 /// A new pod: the status is the server's, gated fields go, and what follows from the spec is written down.
-pub(super) fn create(pod: &mut Value) {
+pub(super) fn create(pod: &mut Value, now: &str) {
     pod["status"] = json!({"phase": "Pending"});
     drop_gated_fields(pod);
     if length(&pod["spec"]["schedulingGates"]) > 0 {
-        pod["status"]["conditions"] = json!([{
+        let condition = json!({
             "type": "PodScheduled",
             "status": "False",
             "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates",
-        }]);
+        });
+        set_condition(&mut pod["status"], condition, now);
     }
     merge_label_keys(pod);
     app_armor_from_annotations(pod);
@@ -214,7 +215,7 @@ fn app_armor_from_annotations(pod: &mut Value) {
 }
 
 /// The profile that an old annotation names; `None` when it names none.
-fn app_armor_profile(annotation: &str) -> Option<Value> {
+pub(super) fn app_armor_profile(annotation: &str) -> Option<Value> {
     match annotation {
         "unconfined" => Some(json!({"type": "Unconfined"})),
         "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
@@ -226,7 +227,7 @@ fn app_armor_profile(annotation: &str) -> Option<Value> {
 }
 
 /// Upstream's `DefaultPodLevelResources`: what is set for the pod as a whole in part is completed from its containers (KEP-2837).
-fn default_pod_level_resources(spec: &mut Value) {
+pub(super) fn default_pod_level_resources(spec: &mut Value) {
     if spec["resources"].is_null() {
         remove(spec, "resources");
         return;
@@ -280,19 +281,22 @@ mod tests {
     use super::super::testing::{pod, pod_with};
     use super::*;
 
+    const NOW: &str = "2026-11-24T09:00:00Z";
+
     #[test]
     fn a_new_pod_is_pending_whatever_its_author_says() {
         let mut new = pod();
         new["status"] = json!({"phase": "Running", "podIP": "1.2.3.4"});
-        create(&mut new);
+        create(&mut new, NOW);
         assert_eq!(new["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
     }
 
     #[test]
     fn a_gated_pod_says_why_it_waits() {
         let mut gated = pod_with(json!({"schedulingGates": [{"name": "a.b/c"}]}));
-        create(&mut gated);
+        create(&mut gated, NOW);
         assert_eq!(gated["status"]["conditions"][0]["reason"], "SchedulingGated");
+        assert_eq!(gated["status"]["conditions"][0]["lastTransitionTime"], NOW);
     }
 
     #[test]
@@ -301,7 +305,7 @@ mod tests {
             json!({"topologySpreadConstraints": [{"matchLabelKeys": ["hash", "absent"], "labelSelector": {}}]}),
         );
         new["metadata"]["labels"] = json!({"hash": "abc"});
-        create(&mut new);
+        create(&mut new, NOW);
         assert_eq!(
             new["spec"]["topologySpreadConstraints"][0]["labelSelector"],
             json!({"matchExpressions": [{"key": "hash", "operator": "In", "values": ["abc"]}]})
@@ -312,7 +316,7 @@ mod tests {
     fn an_old_annotation_becomes_the_field() {
         let mut new = pod();
         new["metadata"]["annotations"] = json!({format!("{APP_ARMOR_ANNOTATION}main"): "localhost/p"});
-        create(&mut new);
+        create(&mut new, NOW);
         assert_eq!(
             new["spec"]["containers"][0]["securityContext"]["appArmorProfile"],
             json!({"type": "Localhost", "localhostProfile": "p"})
@@ -323,7 +327,7 @@ mod tests {
     fn pod_level_resources_are_completed_from_the_containers() {
         let mut new = pod_with(json!({"resources": {"limits": {"memory": "2Gi"}},
             "containers": [{"name": "a", "image": "b", "resources": {"limits": {"cpu": "1"}}}]}));
-        create(&mut new);
+        create(&mut new, NOW);
         assert_eq!(
             new["spec"]["resources"],
             json!({"limits": {"cpu": "1", "memory": "2Gi"}, "requests": {"cpu": "1", "memory": "2Gi"}})

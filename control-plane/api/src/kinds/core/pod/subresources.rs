@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::prepare::set_condition;
+use super::prepare::{default_pod_level_resources, set_condition};
 use super::qos::compute_qos_class;
 use super::validate::update::unified_diff;
 use super::validate::{NOWHERE, validate_pod};
@@ -106,30 +106,37 @@ pub fn validate_ephemeral_containers_update(pod: &Value, old: &Value) -> ErrorLi
 
 const RESIZED_LISTS: [&str; 2] = ["containers", "initContainers"];
 
-/// The stored pod with the resources and resize policies of the one that was written. Where containers were added, removed or renamed the
-/// written spec comes through, for validation to refuse it.
+/// The stored pod with the resources and resize policies of the one that was written, pod-level ones completed as at creation. Where
+/// containers were added, removed or renamed the written spec comes through, for validation to refuse it.
 #[must_use]
 pub fn with_resources_of(written: &Value, old: &Value) -> Value {
     let mut pod = old.clone();
     carry_over(&mut pod["metadata"], &written["metadata"], "resourceVersion");
-    let (spec, before) = (&written["spec"], &old["spec"]);
-    if RESIZED_LISTS.iter().any(|list| length(&spec[*list]) != length(&before[*list])) {
-        pod["spec"] = spec.clone();
-        return pod;
+    take_resources(&mut pod["spec"], &written["spec"], &old["spec"]);
+    if pod["spec"]["resources"].is_null() {
+        carry_over(&mut pod["spec"], &old["spec"], "resources");
     }
-    carry_over(&mut pod["spec"], spec, "resources");
+    default_pod_level_resources(&mut pod["spec"]);
+    pod
+}
+
+fn take_resources(spec: &mut Value, written: &Value, old: &Value) {
+    if RESIZED_LISTS.iter().any(|list| length(&written[*list]) != length(&old[*list])) {
+        *spec = written.clone();
+        return;
+    }
+    carry_over(spec, written, "resources");
     for list in RESIZED_LISTS {
-        let renamed = items(&spec[list]).iter().zip(items(&before[list])).any(|(a, b)| a["name"] != b["name"]);
+        let renamed = items(&written[list]).iter().zip(items(&old[list])).any(|(a, b)| a["name"] != b["name"]);
         if renamed {
-            carry_over(&mut pod["spec"], spec, list);
+            carry_over(spec, written, list);
             continue;
         }
-        for (container, new) in items_mut(&mut pod["spec"], list).iter_mut().zip(items(&spec[list])) {
+        for (container, new) in items_mut(spec, list).iter_mut().zip(items(&written[list])) {
             carry_over(container, new, "resources");
             carry_over(container, new, "resizePolicy");
         }
     }
-    pod
 }
 
 /// Upstream's `ValidatePodResize`: only CPU and memory change, none is taken away, and the quality of service stays (KEP-1287).

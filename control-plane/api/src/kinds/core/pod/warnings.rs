@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::containers_with_path;
+use super::prepare::{APP_ARMOR_ANNOTATION, app_armor_profile};
 use crate::field::Path;
 use crate::kinds::tree::{integer, is_empty, items, text};
 use crate::names;
@@ -42,7 +43,11 @@ pub fn template_warnings(template: &Value, path: &Path) -> Vec<String> {
     warnings.extend(duplicate_warnings(spec, &at));
     warnings.extend(fraction_warnings(&spec["overhead"], &at.child("overhead")));
     warnings.extend(seccomp_warnings(template, &annotations_path));
+    let is_template = *path != Path::default();
     for (container, at) in containers_with_path(spec, &at) {
+        if is_template {
+            warnings.extend(app_armor_warning(template, container, &annotations_path));
+        }
         for list in ["limits", "requests"] {
             warnings.extend(fraction_warnings(&container["resources"][list], &at.child("resources").child(list)));
         }
@@ -295,6 +300,17 @@ fn seccomp_warnings(template: &Value, annotations_path: &Path) -> Vec<String> {
             format!("{at}: non-functional in v1.27+; use the \"seccompProfile\" field instead")
         })
         .collect()
+}
+
+/// An AppArmor annotation that says something else than the fields.
+fn app_armor_warning(template: &Value, container: &Value, annotations_path: &Path) -> Option<String> {
+    let key = format!("{APP_ARMOR_ANNOTATION}{}", text(&container["name"]));
+    let annotation = template["metadata"]["annotations"][&key].as_str()?;
+    let of_pod = &template["spec"]["securityContext"]["appArmorProfile"];
+    let said = !container["securityContext"]["appArmorProfile"].is_null()
+        || (!of_pod.is_null() && app_armor_profile(annotation).as_ref() == Some(of_pod));
+    let at = annotations_path.key(&key);
+    (!said).then(|| format!("{at}: deprecated since v1.30; use the \"appArmorProfile\" field instead"))
 }
 
 fn env_warnings(container: &Value, path: &Path) -> Vec<String> {
