@@ -3,11 +3,14 @@
 //!
 //! Upstream: k8s.io/apimachinery/pkg/runtime/serializer/json and sigs.k8s.io/json, whose words the errors have.
 
+mod header;
 mod protobuf;
 mod typed;
+mod yaml;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use self::header::Header;
 use crate::gvk::GroupVersion;
 use crate::kinds::Kind;
 use crate::schema::{Schemas, StructId};
@@ -62,12 +65,18 @@ pub fn decode(body: &[u8], media: Media, kind: &Kind, validation: FieldValidatio
     let schemas = Schemas::builtin();
     let id = schemas.id(&kind.schema).ok_or_else(|| Status::internal(format!("kind {} has no schema", kind.kind)))?;
     let read = match media {
-        Media::Json => read_json(schemas, id, kind, body)?,
-        Media::Yaml => read_json(schemas, id, kind, &yaml_to_json(body, kind)?)?,
+        Media::Json => read_json(schemas, id, kind, body, body)?,
+        Media::Yaml => {
+            let yaml = yaml::to_json(body).map_err(|why| unrecognized(kind, body, &why))?;
+            let mut read = read_json(schemas, id, kind, &yaml.json, body)?;
+            read.strict.splice(0..0, yaml.duplicates);
+            read
+        }
         Media::Protobuf => read_protobuf(schemas, id, kind, body)?,
     };
     let mut object = read.object;
-    check_type(kind, &object)?;
+    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    check_type(kind, &Header { api_version: text("apiVersion"), kind: text("kind") }, body)?;
     let strict = read.strict;
     let mut warnings = Vec::new();
     match validation {
@@ -82,10 +91,19 @@ pub fn decode(body: &[u8], media: Media, kind: &Kind, validation: FieldValidatio
     Ok(Decoded { object: Value::Object(object), warnings })
 }
 
-fn read_json(schemas: &Schemas, id: StructId, kind: &Kind, body: &[u8]) -> Result<typed::Read, Status> {
-    typed::read(schemas, id, body).map_err(|failure| match failure {
-        Failure::Syntax(why) => unrecognized(kind, body, &why),
-        Failure::Type(why) => unhandled(body, kind, &why),
+/// Reads JSON; what can't be read is told of in upstream's order: no JSON, another kind, a wrong field.
+fn read_json(schemas: &Schemas, id: StructId, kind: &Kind, json: &[u8], body: &[u8]) -> Result<typed::Read, Status> {
+    typed::read(schemas, id, json).map_err(|failure| {
+        let given = header::read(json)
+            .map_err(|why| unrecognized(kind, body, &format!("couldn't get version/kind; json parse error: {why}")));
+        let given = match given.and_then(|given| check_type(kind, &given, body).map(|()| given)) {
+            Ok(given) => given,
+            Err(status) => return status,
+        };
+        let given = if given.kind.is_empty() { &kind.kind } else { given.kind.as_str() };
+        match failure {
+            Failure::Syntax(why) | Failure::Type(why) => handled_as(kind, given, &why),
+        }
     })
 }
 
@@ -116,9 +134,8 @@ pub fn decode_type(body: &[u8], media: Media, schema: &str) -> Result<Value, Sta
     let read = match media {
         Media::Json => typed::read(schemas, id, body).map(|read| read.object),
         Media::Yaml => {
-            let value: Value = serde_yaml::from_slice(body).map_err(|error| Status::bad_request(error.to_string()))?;
-            let json = serde_json::to_vec(&value).map_err(Status::internal)?;
-            typed::read(schemas, id, &json).map(|read| read.object)
+            let yaml = yaml::to_json(body).map_err(Status::bad_request)?;
+            typed::read(schemas, id, &yaml.json).map(|read| read.object)
         }
         Media::Protobuf => protobuf::open(body).and_then(|envelope| protobuf::read(schemas, id, envelope.raw)),
     };
@@ -128,41 +145,54 @@ pub fn decode_type(body: &[u8], media: Media, schema: &str) -> Result<Value, Sta
     }
 }
 
-fn yaml_to_json(body: &[u8], kind: &Kind) -> Result<Vec<u8>, Status> {
-    let value: Value =
-        serde_yaml::from_slice(body).map_err(|error| unrecognized(kind, body, &format!("yaml: {error}")))?;
-    serde_json::to_vec(&value).map_err(Status::internal)
+/// The name of the scheme that upstream's server looks kinds up in.
+const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+
+/// Whether a body that names its type names this one. Kinds that are not known, kinds of another type and other versions each have upstream's words.
+fn check_type(kind: &Kind, given: &Header, body: &[u8]) -> Result<(), Status> {
+    let Some(mut version) =
+        GroupVersion::parse(&given.api_version).or(given.api_version.is_empty().then(|| kind.group_version.clone()))
+    else {
+        return Err(unrecognized(kind, body, &format!("unexpected GroupVersion string: {}", given.api_version)));
+    };
+    if version.version.is_empty() {
+        version = kind.group_version.clone();
+    }
+    let name = if given.kind.is_empty() { &kind.kind } else { given.kind.as_str() };
+    if version == kind.group_version && name == kind.kind {
+        return Ok(());
+    }
+    let told = |why: &str| {
+        Err(Status::bad_request(format!(
+            "{name} in version {:?} cannot be handled as a {}: {why}",
+            version.version, kind.kind
+        )))
+    };
+    if !is_known(&version, name) {
+        return told(&format!("no kind {name:?} is registered for version \"{version}\" in scheme \"{SCHEME}\""));
+    }
+    if name != kind.kind {
+        let package = kind.schema.split('.').nth(3).unwrap_or_default();
+        return told(&format!(
+            "converting ({}.{name}) to ({package}.{}): unknown conversion",
+            version.version, kind.kind
+        ));
+    }
+    Err(Status::bad_request(format!(
+        "the API version in the data ({version}) does not match the expected API version ({})",
+        kind.group_version
+    )))
 }
 
-/// Another version is named by the version check; another kind of the same version can't be converted.
-fn check_type(kind: &Kind, object: &Map<String, Value>) -> Result<(), Status> {
-    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
-    let version = text("apiVersion");
-    if !version.is_empty() && version != kind.group_version.to_string() {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version ({})",
-            kind.group_version
-        )));
+/// Whether a kind has a schema: types that have metadata of their own.
+fn is_known(version: &GroupVersion, name: &str) -> bool {
+    let package = if version.group.is_empty() { "core" } else { version.group.split('.').next().unwrap_or_default() };
+    // Every group with a dot is upstream's own; another's name may still begin like one of them.
+    if version.group.contains('.') && !version.group.ends_with(".k8s.io") {
+        return false;
     }
-    let given = text("kind");
-    if !given.is_empty() && given != kind.kind {
-        let version = GroupVersion::parse(version).unwrap_or_else(|| kind.group_version.clone());
-        return Err(Status::bad_request(format!(
-            "{given} in version \"{}\" cannot be handled as a {}: converting (v1.{given}) to (core.{}): unknown conversion",
-            version.version, kind.kind, kind.kind
-        )));
-    }
-    Ok(())
-}
-
-fn unhandled(body: &[u8], kind: &Kind, why: &str) -> Status {
-    // Upstream reads the type fields on their own first, so that the error can name what the client sent.
-    #[derive(serde::Deserialize)]
-    struct TypeMeta {
-        kind: Option<String>,
-    }
-    let given = serde_json::from_slice::<TypeMeta>(body).ok().and_then(|meta| meta.kind);
-    handled_as(kind, given.as_deref().filter(|given| !given.is_empty()).unwrap_or(&kind.kind), why)
+    let found = Schemas::builtin().get(&format!("io.k8s.api.{package}.{}.{name}", version.version));
+    found.is_some_and(|found| found.field("kind").is_some() && found.field("metadata").is_some())
 }
 
 fn handled_as(kind: &Kind, given: &str, why: &str) -> Status {
@@ -174,7 +204,7 @@ fn handled_as(kind: &Kind, given: &str, why: &str) -> Status {
 
 fn unrecognized(kind: &Kind, body: &[u8], why: &str) -> Status {
     Status::bad_request(format!(
-        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {why} ({})",
+        "the object provided is unrecognized (must be of type {}): {why} ({})",
         kind.kind,
         summary(body)
     ))

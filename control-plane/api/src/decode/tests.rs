@@ -61,7 +61,7 @@ fn wrong_types_are_told_as_go_tells_them() {
         ),
         (
             json!({"metadata": {"labels": {"a": 1}}}),
-            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels.a of type string",
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
         ),
     ];
     for (body, expected) in cases {
@@ -73,7 +73,10 @@ fn wrong_types_are_told_as_go_tells_them() {
 #[test]
 fn another_kind_or_version_is_refused() {
     let message = strict("ConfigMap", &json!({"apiVersion": "v2", "kind": "ConfigMap"})).unwrap_err().message;
-    assert_eq!(message, "the API version in the data (v2) does not match the expected API version (v1)");
+    assert_eq!(
+        message,
+        "ConfigMap in version \"v2\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \"v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+    );
     let message = strict("ConfigMap", &json!({"apiVersion": "v1", "kind": "Secret"})).unwrap_err().message;
     assert!(message.starts_with("Secret in version \"v1\" cannot be handled as a ConfigMap"), "{message}");
 }
@@ -106,6 +109,108 @@ fn yaml_is_read_as_json_is() {
     let yaml = b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  k: v\n";
     let read = decode(yaml, Media::Yaml, &kind("ConfigMap"), FieldValidation::Strict).unwrap();
     assert_eq!(read.object["data"], json!({"k": "v"}));
+}
+
+#[test]
+fn an_empty_object_is_no_list_and_no_text() {
+    for (body, why) in [
+        (
+            json!({"rules": {}}),
+            "json: cannot unmarshal object into Go struct field ClusterRole.rules of type []v1.PolicyRule",
+        ),
+        (
+            json!({"rules": [{"verbs": {}}]}),
+            "json: cannot unmarshal object into Go struct field PolicyRule.rules.verbs of type []string",
+        ),
+        (
+            json!({"metadata": {"labels": {"a": {}}}}),
+            "json: cannot unmarshal object into Go struct field ObjectMeta.metadata.labels of type string",
+        ),
+    ] {
+        let message = strict("ClusterRole", &body).unwrap_err().message;
+        assert_eq!(message, format!("ClusterRole in version \"v1\" cannot be handled as a ClusterRole: {why}"));
+    }
+}
+
+#[test]
+fn a_body_is_told_apart_by_its_header_first() {
+    let cases: [(&str, &str); 6] = [
+        (
+            "",
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)",
+        ),
+        (
+            "{}x",
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: invalid character 'x' after top-level value ({}x)",
+        ),
+        (
+            "{\"kind\":1}",
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: json: cannot unmarshal number into Go struct field .kind of type string ({\"kind\":1})",
+        ),
+        (
+            "{\"apiVersion\":\"a/b/c\"}",
+            "the object provided is unrecognized (must be of type ConfigMap): unexpected GroupVersion string: a/b/c ({\"apiVersion\":\"a/b/c\"})",
+        ),
+        (
+            "{\"apiVersion\":\"v1\",\"kind\":\"Pod\"}",
+            "Pod in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): unknown conversion",
+        ),
+        (
+            "{\"kind\":\"Nope\",\"data\":1}",
+            "Nope in version \"v1\" cannot be handled as a ConfigMap: no kind \"Nope\" is registered for version \"v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        ),
+    ];
+    for (body, message) in cases {
+        let error = decode(body.as_bytes(), Media::Json, &kind("ConfigMap"), FieldValidation::Ignore).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (400, message));
+    }
+}
+
+#[test]
+fn times_have_exactly_gos_form() {
+    let event = |time: &str| strict("Pod", &json!({"metadata": {"deletionTimestamp": time}}));
+    assert_eq!(
+        event("2026-01-02T03:04:05.5Z").unwrap().object["metadata"]["deletionTimestamp"],
+        "2026-01-02T03:04:05Z"
+    );
+    for (time, rest, part) in [
+        ("2026-01-02", "", "T"),
+        ("2026-01-02 03:04:05Z", " 03:04:05Z", "T"),
+        ("x", "x", "2006"),
+        ("2026-01-02T03:04:05", "", "Z07:00"),
+    ] {
+        let message = event(time).unwrap_err().message;
+        let why = format!("parsing time {time:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {rest:?} as {part:?}");
+        assert!(message.ends_with(&why), "{message}");
+    }
+}
+
+#[test]
+fn yaml_keys_that_stand_twice_are_named_by_line() {
+    let yaml = b"metadata:\n  name: a\n  name: b\nfoo: 1\n";
+    let message = decode(yaml, Media::Yaml, &kind("ConfigMap"), FieldValidation::Strict).unwrap_err().message;
+    assert_eq!(
+        message,
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: yaml: unmarshal errors:\n  line 3: key \"name\" already set in map, unknown field \"foo\""
+    );
+}
+
+#[test]
+fn yaml_keys_become_text_and_whole_floats_numbers() {
+    let yaml = b"data: {1: a, true: b}\nmetadata: {generation: 2.0}\n---\ndata: {c: d}\n";
+    let read = decode(yaml, Media::Yaml, &kind("ConfigMap"), FieldValidation::Strict).unwrap().object;
+    assert_eq!(read["data"], json!({"1": "a", "true": "b"}));
+    assert_eq!(read["metadata"]["generation"], 2);
+}
+
+#[test]
+fn yaml_aliases_do_not_blow_up() {
+    let mut yaml = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..9 {
+        let items = vec![format!("*a{}", level - 1); 10].join(", ");
+        yaml.push_str(&format!("a{level}: &a{level} [{items}]\n"));
+    }
+    assert_eq!(decode(yaml.as_bytes(), Media::Yaml, &kind("ConfigMap"), FieldValidation::Warn).unwrap_err().code, 400);
 }
 
 fn any_json() -> impl Strategy<Value = Value> {

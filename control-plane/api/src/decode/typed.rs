@@ -37,13 +37,16 @@ pub(super) fn read(schemas: &Schemas, id: StructId, body: &[u8]) -> Result<Read,
     }
     match value {
         Ok(Value::Object(object)) => Ok(Read { object, strict: context.strict.into_inner() }),
-        Ok(_) => Err(Failure::Syntax("the body is not an object".to_owned())),
-        Err(error) => Err(Failure::Syntax(error.to_string())),
+        // `null` is an object without fields to Go.
+        Ok(_) => Ok(Read { object: Map::new(), strict: context.strict.into_inner() }),
+        Err(error) => Err(Failure::Syntax(super::header::syntax(body, &error))),
     }
 }
 
 enum Segment {
     Field(String),
+    /// A key of a map, which Go's errors leave out of paths.
+    Key(String),
     Index(usize),
 }
 
@@ -61,8 +64,8 @@ impl Context<'_> {
         let mut out = String::new();
         for segment in self.path.borrow().iter() {
             match segment {
-                Segment::Field(name) if out.is_empty() => out.push_str(name),
-                Segment::Field(name) => {
+                Segment::Field(name) | Segment::Key(name) if out.is_empty() => out.push_str(name),
+                Segment::Field(name) | Segment::Key(name) => {
                     out.push('.');
                     out.push_str(name);
                 }
@@ -72,12 +75,12 @@ impl Context<'_> {
         out
     }
 
-    /// The path in errors of Go's decoder, which has no indexes.
+    /// The path in errors of Go's decoder, which has neither indexes nor keys.
     fn go_path(&self) -> String {
         let path = self.path.borrow();
         let names = path.iter().filter_map(|segment| match segment {
             Segment::Field(name) => Some(name.as_str()),
-            Segment::Index(_) => None,
+            Segment::Key(_) | Segment::Index(_) => None,
         });
         names.collect::<Vec<_>>().join(".")
     }
@@ -85,7 +88,10 @@ impl Context<'_> {
     fn strict(&self, what: &str) {
         let mut strict = self.strict.borrow_mut();
         if strict.len() < STRICT_LIMIT {
-            strict.push(format!("{what} field \"{}\"", self.path()));
+            let error = format!("{what} field {:?}", self.path());
+            if !strict.contains(&error) {
+                strict.push(error);
+            }
         }
     }
 
@@ -115,6 +121,11 @@ impl Seed<'_> {
         };
         self.context.fail(why);
         Value::Null
+    }
+
+    /// A value that has not even the JSON type of what is wanted.
+    fn unfit(&self, given: &str) -> Value {
+        if *self.type_ == Type::Quantity { self.quantity(given) } else { self.mismatch(given) }
     }
 
     fn go_type(&self) -> String {
@@ -164,14 +175,15 @@ impl Seed<'_> {
     }
 
     fn time(&self, text: &str, micro: bool) -> Value {
-        match text.parse::<jiff::Timestamp>() {
+        let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
+        let time = rfc3339(text, micro).and_then(|()| text.parse::<jiff::Timestamp>().map_err(|_| (text, "2006")));
+        match time {
             Ok(time) => {
                 let format = if micro { "%Y-%m-%dT%H:%M:%S%.6fZ" } else { "%Y-%m-%dT%H:%M:%SZ" };
                 Value::String(time.strftime(format).to_string())
             }
-            Err(_) => {
-                let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
-                self.context.fail(format!("parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""));
+            Err((rest, part)) => {
+                self.context.fail(format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {part:?}"));
                 Value::Null
             }
         }
@@ -215,7 +227,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
         Ok(match self.type_ {
             Type::Bool | Type::Raw => Value::Bool(value),
-            _ => self.mismatch("bool"),
+            _ => self.unfit("bool"),
         })
     }
 
@@ -228,10 +240,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        // 3.0 is an integer to Go's decoder of Kubernetes as well: it keeps numbers that have no fraction.
-        let whole = value.fract() == 0.0 && value.abs() < 9e15;
-        let integer = matches!(self.type_, Type::Int32 | Type::Int64) && whole;
-        let number = if integer { Some(Number::from(value as i64)) } else { Number::from_f64(value) };
+        // A whole number with a fraction or an exponent is none to Go, but `-0` comes here as well.
+        let zero = value == 0.0 && matches!(self.type_, Type::Int32 | Type::Int64 | Type::IntOrString);
+        let number = if zero { Some(Number::from(0)) } else { Number::from_f64(value) };
         Ok(number.map_or(Value::Null, |number| self.number(number)))
     }
 
@@ -248,8 +259,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let item = match self.type_ {
             Type::List(item) => item,
             Type::Raw => &raw,
+            // Go reads a list of numbers into bytes as well; of those only the empty one is taken here.
+            Type::Bytes if items.next_element::<IgnoredAny>()?.is_none() => return Ok(Value::String(String::new())),
             _ => {
-                let _ = self.mismatch("array");
+                let _ = self.unfit("array");
                 while items.next_element::<IgnoredAny>()?.is_some() {}
                 return Ok(Value::Null);
             }
@@ -270,6 +283,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let schemas = self.context.schemas;
+        if !matches!(self.type_, Type::Struct(_) | Type::Map(_) | Type::Raw) {
+            let _ = self.unfit("object");
+            while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(Value::Null);
+        }
         let mut out = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             let raw = Type::Raw;
@@ -285,15 +303,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
                     }
                 },
                 Type::Map(value) => (&**value, self.owner),
-                Type::Raw => (&raw, self.owner),
-                _ => {
-                    let _ = self.mismatch("object");
-                    entries.next_value::<IgnoredAny>()?;
-                    while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                    return Ok(Value::Null);
-                }
+                _ => (&raw, self.owner),
             };
-            self.context.path.borrow_mut().push(Segment::Field(key.clone()));
+            let is_field = matches!(self.type_, Type::Struct(_));
+            let segment = if is_field { Segment::Field(key.clone()) } else { Segment::Key(key.clone()) };
+            self.context.path.borrow_mut().push(segment);
             let seed = Seed { context: self.context, type_, owner };
             let value = entries.next_value_seed(seed);
             if out.contains_key(&key) {
@@ -323,10 +337,10 @@ fn go_type(schemas: &Schemas, type_: &Type) -> String {
         Type::Int64 => "int64".to_owned(),
         Type::Float => "float64".to_owned(),
         Type::Bytes => "[]uint8".to_owned(),
-        Type::Time => "string".to_owned(),
-        Type::MicroTime => "string".to_owned(),
+        Type::Time | Type::MicroTime => "string".to_owned(),
         Type::Quantity => "resource.Quantity".to_owned(),
-        Type::IntOrString => "intstr.IntOrString".to_owned(),
+        // What its own decoder reads when it sees no text.
+        Type::IntOrString => "int32".to_owned(),
         Type::Raw => "interface {}".to_owned(),
         Type::Struct(id) => schemas[*id].qualified_go_name(),
         Type::List(item) => format!("[]{}", go_type(schemas, item)),
@@ -334,14 +348,44 @@ fn go_type(schemas: &Schemas, type_: &Type) -> String {
     }
 }
 
-/// Whether text is standard base64; the error is the offset of the first byte that is not.
+/// Whether text has Go's RFC 3339 form, with exactly six digits of a fraction where microseconds are told; else what does not fit, and as what.
+fn rfc3339(text: &str, micro: bool) -> Result<(), (&str, &'static str)> {
+    const PARTS: [(usize, &str); 6] = [(4, "2006"), (2, "01"), (2, "02"), (2, "15"), (2, "04"), (2, "05")];
+    const SEPARATORS: [&str; 5] = ["-", "-", "T", ":", ":"];
+    let digits = |text: &str, count: usize| text.get(..count).is_some_and(|d| d.bytes().all(|b| b.is_ascii_digit()));
+    let mut rest = text;
+    for (at, (count, part)) in PARTS.into_iter().enumerate() {
+        if !digits(rest, count) {
+            return Err((rest, part));
+        }
+        rest = &rest[count..];
+        if let Some(separator) = SEPARATORS.get(at) {
+            rest = rest.strip_prefix(separator).ok_or((rest, *separator))?;
+        }
+    }
+    if micro {
+        let fraction = rest.strip_prefix('.').filter(|fraction| digits(fraction, 6)).ok_or((rest, ".000000"))?;
+        rest = &fraction[6..];
+    } else if let Some(fraction) = rest.strip_prefix('.').filter(|fraction| digits(fraction, 1)) {
+        rest = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+    }
+    let offset = rest.strip_prefix(['+', '-']);
+    let is_offset =
+        offset.is_some_and(|o| o.len() == 5 && digits(o, 2) && o.as_bytes()[2] == b':' && digits(&o[3..], 2));
+    if rest == "Z" || is_offset { Ok(()) } else { Err((rest, "Z07:00")) }
+}
+
+/// Whether text is standard base64, line breaks aside; the error is the offset of the first byte that is not.
 fn check_base64(text: &str) -> Result<(), usize> {
     use base64::DecodeError;
     use base64::Engine as _;
-    match base64::engine::general_purpose::STANDARD.decode(text) {
+    let unbroken = text.replace(['\r', '\n'], "");
+    match base64::engine::general_purpose::STANDARD.decode(&unbroken) {
         Ok(_) => Ok(()),
-        Err(DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _)) => Err(at),
-        Err(DecodeError::InvalidLength(length)) => Err(length),
-        Err(DecodeError::InvalidPadding) => Err(text.len()),
+        Err(DecodeError::InvalidByte(at, _)) => Err(at),
+        // A last quantum that is not whole is told of by where it begins.
+        Err(DecodeError::InvalidLastSymbol(..) | DecodeError::InvalidLength(_) | DecodeError::InvalidPadding) => {
+            Err(unbroken.len().saturating_sub(1) / 4 * 4)
+        }
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn type_of(value: &Value) -> &'static str {
 }
 
 /// A JSON value's kind in the decoder's errors.
-pub(super) fn kind_of(value: &Value) -> &'static str {
+pub(crate) fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

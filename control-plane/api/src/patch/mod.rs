@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::status::{Cause, Details, Reason, Status};
 
+pub(crate) use go::kind_of as json_kind;
 pub use json::json;
 pub use strategic::strategic;
 
