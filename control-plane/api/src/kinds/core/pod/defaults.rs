@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::CONTAINER_LISTS;
+use super::image::pull_policy;
 use crate::kinds::tree::{fill, fill_text, flag, integer, is_empty, items_mut, length, map_mut, remove, text};
 use crate::quantity::Quantity;
 
@@ -286,53 +287,6 @@ fn drop_nulls(owner: &mut Value) {
     }
 }
 
-/// `Always` for the tag `latest`, said or implied; `IfNotPresent` for any other tag, a digest, or what is no image name.
-fn pull_policy(image: &str) -> &'static str {
-    if image_tag(image).is_some_and(|tag| tag == "latest") { "Always" } else { "IfNotPresent" }
-}
-
-/// The tag of an image reference (github.com/distribution/reference), `latest` when it has neither tag nor digest; `None` when it has only a
-/// digest or is malformed.
-fn image_tag(image: &str) -> Option<&str> {
-    let (name, digest) = match image.split_once('@') {
-        Some((name, digest)) => (name, Some(digest)),
-        None => (image, None),
-    };
-    let last = name.rfind('/').map_or(0, |slash| slash + 1);
-    let (repository, tag) = match name[last..].rfind(':') {
-        Some(colon) => (&name[..last + colon], Some(&name[last + colon + 1..])),
-        None => (name, None),
-    };
-    let path = match repository.split_once('/') {
-        Some((domain, path))
-            if domain.contains(['.', ':']) || domain == "localhost" || domain != domain.to_lowercase() =>
-        {
-            path
-        }
-        _ => repository,
-    };
-    let component = |part: &str| {
-        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-        !part.is_empty()
-            && part.bytes().all(|c| plain(c) || matches!(c, b'.' | b'_' | b'-'))
-            && part.bytes().next().is_some_and(plain)
-            && part.bytes().last().is_some_and(plain)
-    };
-    if !path.split('/').all(component) {
-        return None;
-    }
-    match tag {
-        Some(tag) => {
-            let valid = tag.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-'));
-            (valid && !tag.is_empty() && tag.len() <= 128 && !tag.starts_with(['.', '-'])).then_some(tag)
-        }
-        None if digest.is_some() => None,
-        // Sixty-four hexadecimal digits are an image's id and not a name.
-        None if image.len() == 64 && image.bytes().all(|c| c.is_ascii_hexdigit()) => None,
-        None => Some("latest"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,27 +316,6 @@ mod tests {
         let mut twice = once.clone();
         default_pod(&mut twice);
         assert_eq!(once, twice);
-    }
-
-    #[test]
-    fn the_pull_policy_follows_the_tag() {
-        let table = [
-            ("nginx", "Always"),
-            ("nginx:latest", "Always"),
-            ("nginx:1.2", "IfNotPresent"),
-            ("localhost:5000/a/b", "Always"),
-            ("localhost:5000/a/b:v1", "IfNotPresent"),
-            ("nginx@sha256:abc", "IfNotPresent"),
-            ("nginx:latest@sha256:abc", "Always"),
-            ("Nginx", "IfNotPresent"),
-            ("Registry/nginx", "Always"),
-            ("", "IfNotPresent"),
-        ];
-        for (image, policy) in table {
-            let mut pod = json!({"spec": {"containers": [{"name": "a", "image": image}]}});
-            default_pod(&mut pod);
-            assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], policy, "{image}");
-        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! counterpart: no object here is older than these rules.
 
 mod defaults;
+mod image;
 mod prepare;
 pub mod qos;
 pub mod resources;
