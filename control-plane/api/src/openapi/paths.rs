@@ -38,13 +38,47 @@ pub(super) fn of(kind: &Kind, form: Form) -> Map<String, Value> {
     let object = format!("{collection}/{{name}}");
     add(&mut out, kind, form, &object, &at_object);
     for subresource in &kind.subresources {
-        if matches!(subresource, Subresource::Status) {
-            let verbs = [(Verb::Get, "get", "get"), (Verb::Update, "put", "put"), (Verb::Patch, "patch", "patch")];
-            add(&mut out, kind, form, &format!("{object}/{}", subresource.as_str()), &verbs);
-        }
+        let verbs: &[(Verb, &str, &str)] = match subresource {
+            Subresource::Status | Subresource::Scale | Subresource::EphemeralContainers | Subresource::Resize => {
+                &[(Verb::Get, "get", "get"), (Verb::Update, "put", "put"), (Verb::Patch, "patch", "patch")]
+            }
+            Subresource::Finalize => &[(Verb::Update, "put", "put")],
+            Subresource::Binding | Subresource::Eviction | Subresource::Token => &[(Verb::Create, "post", "post")],
+            // Streams have no schema.
+            Subresource::Log
+            | Subresource::Exec
+            | Subresource::Attach
+            | Subresource::PortForward
+            | Subresource::Proxy => &[],
+        };
+        add(&mut out, kind, form, &format!("{object}/{}", subresource.as_str()), verbs);
     }
     out
 }
+
+/// The type that a subresource is read and written as, where it is not its kind's own: group, version, kind and definition.
+pub(super) fn seen_as(subresource: Subresource) -> Option<[&'static str; 4]> {
+    match subresource {
+        Subresource::Scale => Some(["autoscaling", "v1", "Scale", "io.k8s.api.autoscaling.v1.Scale"]),
+        Subresource::Binding => Some(["", "v1", "Binding", "io.k8s.api.core.v1.Binding"]),
+        Subresource::Eviction => Some(["policy", "v1", "Eviction", "io.k8s.api.policy.v1.Eviction"]),
+        Subresource::Token => {
+            Some(["authentication.k8s.io", "v1", "TokenRequest", "io.k8s.api.authentication.v1.TokenRequest"])
+        }
+        Subresource::Status
+        | Subresource::Finalize
+        | Subresource::Log
+        | Subresource::Exec
+        | Subresource::Attach
+        | Subresource::PortForward
+        | Subresource::Proxy
+        | Subresource::EphemeralContainers
+        | Subresource::Resize => None,
+    }
+}
+
+/// The definition of the body of a patch.
+pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
 fn add(out: &mut Map<String, Value>, kind: &Kind, form: Form, path: &str, verbs: &[(Verb, &str, &str)]) {
     let mut item = Map::new();
@@ -88,21 +122,26 @@ fn parameter(form: Form, name: &str, place: &str, type_: &str, description: &str
 }
 
 fn operation(kind: &Kind, form: Form, path: &str, verb: Verb, action: &str) -> Value {
-    let tag = kind.group_version.to_string().replace(['/', '.'], "_");
-    let gv: String =
-        format!("{} {}", kind.group_version.group.split('.').next().unwrap_or("core"), kind.group_version.version)
-            .split(' ')
-            .map(capitalised)
-            .collect();
+    // `rbac.authorization.k8s.io` is RbacAuthorization in names of operations, and rbacAuthorization in tags.
+    let group = kind.group_version.group.strip_suffix(".k8s.io").unwrap_or(&kind.group_version.group);
+    let group = if group.is_empty() { "core" } else { group };
+    let words: String = group.split('.').map(capitalised).collect();
+    let mut tag = words.clone();
+    tag[..1].make_ascii_lowercase();
+    let tag = format!("{tag}_{}", kind.group_version.version);
+    let gv = words + &capitalised(&kind.group_version.version);
     let scope = if path.contains("{namespace}") { "Namespaced" } else { "" };
-    let sub = if path.ends_with("/status") { "Status" } else { "" };
+    let subresource = kind.subresources.iter().find(|sub| path.ends_with(&format!("}}/{}", sub.as_str())));
+    let sub = subresource.map(|sub| capitalised(sub.as_str())).unwrap_or_default();
+    let own = [&kind.group_version.group, &kind.group_version.version, &*kind.kind, &*kind.schema];
+    let [seen_group, seen_version, seen_kind, seen_schema] = subresource.and_then(|sub| seen_as(*sub)).unwrap_or(own);
     let for_all =
         if kind.scope == Scope::Namespaced && !path.contains("{namespace}") { "ForAllNamespaces" } else { "" };
-    let verb_name = match verb {
-        Verb::Get => "read",
-        Verb::Update => "replace",
-        Verb::DeleteCollection => "deleteCollection",
-        other => other.as_str(),
+    let (verb_name, collection) = match verb {
+        Verb::Get => ("read", ""),
+        Verb::Update => ("replace", ""),
+        Verb::DeleteCollection => ("delete", "Collection"),
+        other => (other.as_str(), ""),
     };
     let mut parameters = Vec::new();
     let mut query = |name: &str, type_: &str, description: &str| {
@@ -154,30 +193,26 @@ fn operation(kind: &Kind, form: Form, path: &str, verb: Verb, action: &str) -> V
     let result = match verb {
         Verb::List => super::schemas::list_name(kind),
         Verb::Delete | Verb::DeleteCollection => "io.k8s.apimachinery.pkg.apis.meta.v1.Status".to_owned(),
-        _ => kind.schema.to_string(),
+        _ => seen_schema.to_owned(),
     };
     let prefix = if form == Form::V3 { "#/components/schemas/" } else { "#/definitions/" };
     let reference = json!({ "$ref": format!("{prefix}{result}") });
     let mut out = json!({
-        "operationId": format!("{verb_name}{gv}{scope}{}{sub}{for_all}", kind.kind),
+        "operationId": format!("{verb_name}{gv}{collection}{scope}{}{sub}{for_all}", kind.kind),
         "description": format!("{verb_name} {} {}", kind.kind, sub.to_lowercase()).trim_end().to_owned(),
         "tags": [tag],
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": {
-            "group": kind.group_version.group, "version": kind.group_version.version, "kind": kind.kind,
+            "group": seen_group, "version": seen_version, "kind": seen_kind,
         },
     });
     let body = match verb {
-        Verb::Create | Verb::Update => Some(kind.schema.to_string()),
-        Verb::Patch => Some("io.k8s.apimachinery.pkg.apis.meta.v1.Patch".to_owned()),
+        Verb::Create | Verb::Update => Some(seen_schema.to_owned()),
+        Verb::Patch => Some(PATCH.to_owned()),
         Verb::Delete | Verb::DeleteCollection => Some("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions".to_owned()),
         _ => None,
     };
-    let body_schema = body.map(|name| match verb {
-        // A patch has no schema of its own: any object or list.
-        Verb::Patch => json!({ "type": "object" }),
-        _ => json!({ "$ref": format!("{prefix}{name}") }),
-    });
+    let body_schema = body.map(|name| json!({ "$ref": format!("{prefix}{name}") }));
     match form {
         Form::V3 => {
             out["responses"] = json!({

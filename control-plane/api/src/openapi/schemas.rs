@@ -12,8 +12,9 @@ const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
 const MICRO_TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
 /// What every group-version needs besides its kinds.
-const COMMON: [&str; 2] =
-    ["io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", "io.k8s.apimachinery.pkg.apis.meta.v1.Status"];
+const COMMON: [&str; 3] = [DELETE_OPTIONS, STATUS, super::paths::PATCH];
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 /// The name of a kind's list definition.
@@ -36,20 +37,32 @@ pub(super) fn of(kinds: &[&Kind], prefix: &str) -> BTreeMap<String, Value> {
             out.insert(list_name(kind), list_definition(kind, prefix));
         }
     }
+    let mut gvks: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for (name, kind) in [(DELETE_OPTIONS, "DeleteOptions"), (STATUS, "Status")] {
+        gvks.insert(name.to_owned(), vec![json!({ "group": "", "version": "v1", "kind": kind })]);
+    }
+    for kind in kinds {
+        gvks.entry(kind.schema.to_string()).or_default().push(gvk(kind, &kind.kind));
+    }
+    for subresource in kinds.iter().flat_map(|kind| &kind.subresources) {
+        if let Some([group, version, kind, schema]) = super::paths::seen_as(*subresource) {
+            wanted.push(schema.to_owned());
+            let named = vec![json!({ "group": group, "version": version, "kind": kind })];
+            gvks.entry(schema.to_owned()).or_insert(named);
+        }
+    }
     let mut seen = BTreeSet::new();
     while let Some(name) = wanted.pop() {
         if !seen.insert(name.clone()) {
             continue;
         }
-        if let Some(scalar) = scalar_definition(&name) {
+        if let Some(scalar) = scalar_definition(&name, prefix) {
             out.insert(name, scalar);
             continue;
         }
         let Some(found) = schemas.get(&name) else { continue };
         let mut definition = definition(schemas, found, prefix, &mut wanted);
-        let gvks: Vec<Value> =
-            kinds.iter().filter(|kind| kind.schema == name).map(|kind| gvk(kind, &kind.kind)).collect();
-        if !gvks.is_empty() {
+        if let Some(gvks) = gvks.remove(&name) {
             definition["x-kubernetes-group-version-kind"] = gvks.into();
         }
         out.insert(name, definition);
@@ -76,11 +89,23 @@ fn list_definition(kind: &Kind, prefix: &str) -> Value {
     })
 }
 
-fn scalar_definition(name: &str) -> Option<Value> {
+/// Types that are one value. OpenAPI v3 can say that it may be text or a number; v2 calls it text, with a format that clients know.
+fn scalar_definition(name: &str, prefix: &str) -> Option<Value> {
+    const QUANTITY_TEXT: &str = "Quantity is a fixed-point representation of a number.";
+    const INT_OR_STRING_TEXT: &str = "IntOrString is a type that can hold an int32 or a string.";
+    let v3 = is_v3(prefix);
     Some(match name {
-        QUANTITY => json!({ "type": "string", "description": "Quantity is a fixed-point representation of a number." }),
+        super::paths::PATCH => json!({ "type": "object", "description": "The body of a PATCH request." }),
+        QUANTITY if v3 => {
+            json!({ "oneOf": [{ "type": "string" }, { "type": "number" }], "description": QUANTITY_TEXT })
+        }
+        QUANTITY => json!({ "type": "string", "description": QUANTITY_TEXT }),
+        INT_OR_STRING if v3 => json!({
+            "oneOf": [{ "type": "integer" }, { "type": "string" }], "format": "int-or-string",
+            "description": INT_OR_STRING_TEXT,
+        }),
         INT_OR_STRING => {
-            json!({ "type": "string", "format": "int-or-string", "description": "IntOrString is a type that can hold an int32 or a string." })
+            json!({ "type": "string", "format": "int-or-string", "description": INT_OR_STRING_TEXT })
         }
         TIME => json!({ "type": "string", "format": "date-time", "description": "Time in RFC 3339 form." }),
         MICRO_TIME => {
@@ -88,6 +113,10 @@ fn scalar_definition(name: &str) -> Option<Value> {
         }
         _ => return None,
     })
+}
+
+fn is_v3(prefix: &str) -> bool {
+    prefix.contains("components")
 }
 
 fn reference(prefix: &str, name: &str) -> Value {
@@ -99,8 +128,7 @@ fn definition(schemas: &Schemas, found: &Struct, prefix: &str, wanted: &mut Vec<
     let mut required = Vec::new();
     for field in &found.fields {
         properties.insert(field.name.clone(), property(schemas, field, prefix, wanted));
-        // The Go types of these are optional in requests; upstream's schemas do not demand them either.
-        if field.required && field.name != "metadata" {
+        if is_required(found, field) {
             required.push(field.name.as_str());
         }
     }
@@ -117,11 +145,34 @@ fn definition(schemas: &Schemas, found: &Struct, prefix: &str, wanted: &mut Vec<
     out
 }
 
+/// What upstream's schema demands. The crate's types demand a little more: a reference's name, for which upstream's has a default, and metadata; and a
+/// little less: the time of an event.
+fn is_required(found: &Struct, field: &Field) -> bool {
+    const NAMES_WITH_DEFAULT: [&str; 8] = [
+        "ConfigMapEnvSource",
+        "ConfigMapKeySelector",
+        "ConfigMapProjection",
+        "ConfigMapVolumeSource",
+        "LocalObjectReference",
+        "SecretEnvSource",
+        "SecretKeySelector",
+        "SecretProjection",
+    ];
+    match (found.name.as_str(), field.name.as_str()) {
+        ("io.k8s.api.core.v1.Event", "metadata") | ("io.k8s.api.events.v1.Event", "eventTime") => true,
+        (_, "metadata") => false,
+        (name, "name") if name.starts_with("io.k8s.api.core.v1.") => {
+            field.required && !NAMES_WITH_DEFAULT.contains(&found.go_name())
+        }
+        _ => field.required,
+    }
+}
+
 fn property(schemas: &Schemas, field: &Field, prefix: &str, wanted: &mut Vec<String>) -> Value {
     let mut out = type_of(schemas, &field.type_, prefix, wanted);
     // OpenAPI 3.0 ignores what stands beside a reference, so that it is wrapped, as upstream does.
     if !out["$ref"].is_null() {
-        out = if prefix.contains("components") { json!({ "allOf": [out], "default": {} }) } else { out };
+        out = if is_v3(prefix) { json!({ "allOf": [out], "default": {} }) } else { out };
     }
     out["description"] = field.description.as_str().into();
     if matches!(field.type_, Type::List(_)) {

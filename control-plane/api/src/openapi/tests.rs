@@ -45,3 +45,37 @@ fn the_index_names_documents_by_their_hash() {
     let document = made.v3(&GroupVersion::new("", "v1")).unwrap();
     assert_eq!(index["paths"]["api/v1"]["serverRelativeURL"], format!("/openapi/v3/api/v1?hash={}", document.etag));
 }
+
+#[test]
+fn operations_are_named_as_upstream_names_them() {
+    let made = made();
+    let id = |group: &'static str, path: &str, method: &str| {
+        parsed(made.v3(&GroupVersion::new(group, "v1")).unwrap())["paths"][path][method]["operationId"].clone()
+    };
+    assert_eq!(id("", "/api/v1/namespaces/{namespace}/pods", "get"), "listCoreV1NamespacedPod");
+    assert_eq!(
+        id("rbac.authorization.k8s.io", "/apis/rbac.authorization.k8s.io/v1/clusterroles", "delete"),
+        "deleteRbacAuthorizationV1CollectionClusterRole"
+    );
+    assert_eq!(
+        id("apps", "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale", "put"),
+        "replaceAppsV1NamespacedDeploymentScale"
+    );
+}
+
+#[test]
+fn quantities_may_be_text_or_numbers() {
+    let core = parsed(made().v3(&GroupVersion::new("", "v1")).unwrap());
+    let quantity = &core["components"]["schemas"]["io.k8s.apimachinery.pkg.api.resource.Quantity"];
+    assert_eq!(quantity["oneOf"], json!([{ "type": "string" }, { "type": "number" }]));
+}
+
+#[test]
+fn a_scale_is_named_by_its_own_group() {
+    let apps = parsed(made().v3(&GroupVersion::new("apps", "v1")).unwrap());
+    let scale = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"]["get"];
+    let gvk = json!({ "group": "autoscaling", "version": "v1", "kind": "Scale" });
+    assert_eq!(scale["x-kubernetes-group-version-kind"], gvk);
+    let definition = &apps["components"]["schemas"]["io.k8s.api.autoscaling.v1.Scale"];
+    assert_eq!(definition["x-kubernetes-group-version-kind"], json!([gvk]));
+}
