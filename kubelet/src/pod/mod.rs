@@ -1,0 +1,4 @@
+//! What a pod needs next: decisions without I/O.
+
+pub mod expansion;
+pub mod plan;
