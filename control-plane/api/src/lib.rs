@@ -2,6 +2,10 @@
 //!
 //! Invariant: pure. No I/O, no task, no clock (time comes in as an argument), no knowledge of HTTP or of the store.
 //! Objects are trees of JSON values here ([`serde_json::Value`]); bytes come in by [`decode`] and leave by the API server.
+//!
+//! How the write path calls it: [`decode::decode`] makes a tree of a body; [`patch::json`], [`patch::merge`] and [`patch::strategic`] make a tree of a
+//! stored one, which is then decoded as a body is; [`selector::LabelSelector`] and [`selector::FieldSelector`] read what a query selects;
+//! [`openapi::OpenApi::new`] describes a table of kinds, once. What all of these know of fields is [`schema::Schemas::builtin`].
 
 pub mod decode;
 pub mod field;

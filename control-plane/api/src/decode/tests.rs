@@ -167,6 +167,28 @@ fn a_body_is_told_apart_by_its_header_first() {
 }
 
 #[test]
+fn a_field_of_an_embedded_struct_is_called_by_it_too() {
+    let cases = [
+        (
+            json!({"volumes": [{"hostPath": 1}]}),
+            "number into Go struct field Volume.spec.volumes.VolumeSource.hostPath of type v1.HostPathVolumeSource",
+        ),
+        (
+            json!({"containers": [{"livenessProbe": {"httpGet": {"port": true}}}]}),
+            "bool into Go struct field HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32",
+        ),
+        (
+            json!({"containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": 1}}}]}]}),
+            "number into Go struct field SecretKeySelector.spec.containers.env.valueFrom.secretKeyRef.LocalObjectReference.name of type string",
+        ),
+    ];
+    for (spec, why) in cases {
+        let message = strict("Pod", &json!({"spec": spec})).unwrap_err().message;
+        assert_eq!(message, format!("Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal {why}"));
+    }
+}
+
+#[test]
 fn times_have_exactly_gos_form() {
     let event = |time: &str| strict("Pod", &json!({"metadata": {"deletionTimestamp": time}}));
     assert_eq!(

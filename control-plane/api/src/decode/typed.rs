@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 
 use super::Failure;
 use crate::quantity::Quantity;
-use crate::schema::{Schemas, StructId, Type};
+use crate::schema::{Field, Schemas, StructId, Type};
 
 /// What was read.
 pub(super) struct Read {
@@ -45,6 +45,8 @@ pub(super) fn read(schemas: &Schemas, id: StructId, body: &[u8]) -> Result<Read,
 
 enum Segment {
     Field(String),
+    /// A field that Go has in a struct embedded in the owner, by whose name too its errors call it.
+    Embedded(&'static str, String),
     /// A key of a map, which Go's errors leave out of paths.
     Key(String),
     Index(usize),
@@ -64,8 +66,11 @@ impl Context<'_> {
         let mut out = String::new();
         for segment in self.path.borrow().iter() {
             match segment {
-                Segment::Field(name) | Segment::Key(name) if out.is_empty() => out.push_str(name),
-                Segment::Field(name) | Segment::Key(name) => {
+                Segment::Field(name) | Segment::Embedded(_, name) | Segment::Key(name) => {
+                    if out.is_empty() {
+                        out.push_str(name);
+                        continue;
+                    }
                     out.push('.');
                     out.push_str(name);
                 }
@@ -78,11 +83,15 @@ impl Context<'_> {
     /// The path in errors of Go's decoder, which has neither indexes nor keys.
     fn go_path(&self) -> String {
         let path = self.path.borrow();
-        let names = path.iter().filter_map(|segment| match segment {
-            Segment::Field(name) => Some(name.as_str()),
-            Segment::Key(_) | Segment::Index(_) => None,
-        });
-        names.collect::<Vec<_>>().join(".")
+        let mut names = Vec::with_capacity(path.len());
+        for segment in path.iter() {
+            match segment {
+                Segment::Field(name) => names.push(name.as_str()),
+                Segment::Embedded(outer, name) => names.extend([outer, name.as_str()]),
+                Segment::Key(_) | Segment::Index(_) => {}
+            }
+        }
+        names.join(".")
     }
 
     fn strict(&self, what: &str) {
@@ -305,8 +314,13 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 Type::Map(value) => (&**value, self.owner),
                 _ => (&raw, self.owner),
             };
-            let is_field = matches!(self.type_, Type::Struct(_));
-            let segment = if is_field { Segment::Field(key.clone()) } else { Segment::Key(key.clone()) };
+            let segment = match self.type_ {
+                Type::Struct(id) => match embedded(&schemas[*id].name, &key, schemas[*id].field(&key)) {
+                    Some(outer) => Segment::Embedded(outer, key.clone()),
+                    None => Segment::Field(key.clone()),
+                },
+                _ => Segment::Key(key.clone()),
+            };
             self.context.path.borrow_mut().push(segment);
             let seed = Seed { context: self.context, type_, owner };
             let value = entries.next_value_seed(seed);
@@ -329,6 +343,26 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 }
 
+/// The struct that Go embeds in another and that has the field. Such fields are known by their protobuf numbers, which go down through it.
+fn embedded(owner: &str, name: &str, field: Option<&Field>) -> Option<&'static str> {
+    if field?.protobuf.len() < 2 {
+        return None;
+    }
+    let owner = owner.strip_prefix("io.k8s.api.")?;
+    Some(match owner {
+        "admissionregistration.v1.NamedRuleWithOperations" if name == "operations" => "RuleWithOperations",
+        "admissionregistration.v1.NamedRuleWithOperations" => "RuleWithOperations.Rule",
+        "admissionregistration.v1.RuleWithOperations" => "Rule",
+        "core.v1.EphemeralContainer" => "EphemeralContainerCommon",
+        "core.v1.PersistentVolumeSpec" => "PersistentVolumeSource",
+        "core.v1.Probe" => "ProbeHandler",
+        "core.v1.Volume" => "VolumeSource",
+        "networking.v1.IngressRule" => "IngressRuleValue",
+        _ if name == "name" => "LocalObjectReference",
+        _ => return None,
+    })
+}
+
 fn go_type(schemas: &Schemas, type_: &Type) -> String {
     match type_ {
         Type::String => "string".to_owned(),
@@ -344,6 +378,7 @@ fn go_type(schemas: &Schemas, type_: &Type) -> String {
         Type::Raw => "interface {}".to_owned(),
         Type::Struct(id) => schemas[*id].qualified_go_name(),
         Type::List(item) => format!("[]{}", go_type(schemas, item)),
+        Type::Map(value) if **value == Type::Quantity => "v1.ResourceList".to_owned(),
         Type::Map(value) => format!("map[string]{}", go_type(schemas, value)),
     }
 }

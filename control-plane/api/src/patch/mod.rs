@@ -34,7 +34,7 @@ pub fn merge(object: &Value, patch: &Value) -> Result<Value, Status> {
 fn refused(why: String) -> Status {
     let mut status =
         Status::new(422, Reason::Invalid, "the server rejected our request due to an error in our request");
-    let cause = Cause { reason: "UnexpectedServerResponse".to_owned(), message: why, field: String::new() };
+    let cause = Cause { reason: "UnexpectedServerResponse".to_owned(), message: why, field: "patch".to_owned() };
     status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
     status
 }
