@@ -1,5 +1,6 @@
 //! `cargo xtask …`: everything that is done with this repository beyond `cargo build`. A file a command.
 
+mod build_ebpf;
 mod deploy;
 mod lint;
 mod packages;
@@ -18,6 +19,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Builds the eBPF programs, and prints the object's path.
+    BuildEbpf(build_ebpf::Args),
     /// Brings up a cluster on this machine, or takes it away.
     Deploy(deploy::Args),
     /// Runs every test, and says of each layer whether it ran.
@@ -28,6 +31,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::BuildEbpf(args) => build_ebpf::run(&args).map(drop),
         Command::Deploy(args) => deploy::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Lint => lint::run(),

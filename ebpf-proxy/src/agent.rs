@@ -1,0 +1,114 @@
+//! The loop of the agent: watches fill the state; what changed is compiled and brought to the kernel, many events at once.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client, Resource};
+use skep_client::slim::{SlimEndpointSlice, SlimService};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::compile::{Name, ServiceState, compile};
+use crate::kernel::{KernelError, Maps};
+
+/// How long events gather before the kernel is updated: a rollout brings many.
+const GATHER: Duration = Duration::from_millis(20);
+/// How long after a failed update it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Keeps the maps equal to what the API says, until `stop`. Nothing is written before both kinds were listed once: an agent
+/// that starts anew never empties maps that serve traffic.
+///
+/// # Errors
+/// When the maps can't be read at the start.
+pub async fn run(
+    client: Client,
+    mut state: ServiceState,
+    mut maps: Maps,
+    stop: CancellationToken,
+) -> Result<(), KernelError> {
+    let services: Api<SlimService> = Api::all(client.clone());
+    let slices: Api<SlimEndpointSlice> = Api::all(client);
+    let mut services = pin!(watch(services, watcher::Config::default()).default_backoff());
+    let mut slices = pin!(watch(slices, watcher::Config::default()).default_backoff());
+    let (mut service_list, mut slice_list) = (Listing::default(), Listing::default());
+    let mut now = maps.entries()?;
+    let mut due: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            event = next(&mut services) => service_list.apply(event, &mut state.services),
+            event = next(&mut slices) => slice_list.apply(event, &mut state.slices),
+            () = wait(due) => {
+                due = None;
+                let wanted = compile(&state);
+                match maps.update(&now, &wanted) {
+                    Ok(changes) => info!(changes.written, changes.removed, services = wanted.services.len(), "maps updated"),
+                    Err(error) => {
+                        warn!(%error, "the maps could not be updated and will be again");
+                        due = Some(Instant::now() + RETRY);
+                    }
+                }
+                // After a failure some entries were written and some not: what is there is read back.
+                now = if due.is_some() { maps.entries()? } else { wanted };
+                continue;
+            }
+        }
+        if service_list.complete && slice_list.complete && due.is_none() {
+            due = Some(Instant::now() + GATHER);
+        }
+    }
+}
+
+/// A kind's objects while they are listed anew; the state keeps the old ones until the list is whole.
+struct Listing<K> {
+    fresh: BTreeMap<Name, K>,
+    complete: bool,
+}
+
+impl<K> Default for Listing<K> {
+    fn default() -> Self {
+        Self { fresh: BTreeMap::new(), complete: false }
+    }
+}
+
+impl<K: Resource> Listing<K> {
+    fn apply(&mut self, event: Result<Event<K>, watcher::Error>, state: &mut BTreeMap<Name, K>) {
+        match event {
+            Ok(Event::Init) => self.fresh.clear(),
+            Ok(Event::InitApply(object)) => drop(self.fresh.insert(name(&object), object)),
+            Ok(Event::InitDone) => {
+                *state = std::mem::take(&mut self.fresh);
+                self.complete = true;
+            }
+            Ok(Event::Apply(object)) => drop(state.insert(name(&object), object)),
+            Ok(Event::Delete(object)) => drop(state.remove(&name(&object))),
+            Err(error) => warn!(%error, "a watch failed and starts again"),
+        }
+    }
+}
+
+fn name(object: &impl Resource) -> Name {
+    let meta = object.meta();
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+async fn next<T>(stream: &mut (impl Stream<Item = T> + Unpin)) -> T {
+    match stream.next().await {
+        Some(item) => item,
+        // A watcher's stream has no end.
+        None => std::future::pending().await,
+    }
+}
+
+async fn wait(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

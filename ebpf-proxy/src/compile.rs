@@ -1,0 +1,185 @@
+//! From Services and EndpointSlices to map entries: pure, so that one state always gives one set of entries.
+//!
+//! Numbers of services and backends are hashes of what they stand for, so that an agent which starts anew, or saw the events
+//! in another order, gives the same numbers and the kernel's maps stay as they are. Collisions are stepped over in sorted order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use skep_client::slim::{SlimEndpoint, SlimEndpointSlice, SlimService, SlimServicePort};
+use skep_ebpf_common::{Endpoint, Service, SlotKey, TCP, UDP, mapped};
+
+/// Namespace and name.
+pub type Name = (String, String);
+
+/// What was seen of the cluster, and where this agent is.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceState {
+    /// This node's name: the internal traffic policy `Local` keeps to its endpoints.
+    pub node_name: String,
+    /// This node's addresses, on which node ports are served.
+    pub node_addresses: Vec<Ipv4Addr>,
+    /// Services by namespace and name.
+    pub services: BTreeMap<Name, SlimService>,
+    /// EndpointSlices by namespace and name.
+    pub slices: BTreeMap<Name, SlimEndpointSlice>,
+}
+
+/// All that the kernel's maps shall hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entries {
+    /// By address, port and protocol.
+    pub services: BTreeMap<Endpoint, Service>,
+    /// The backends' numbers of each service.
+    pub slots: BTreeMap<SlotKey, u32>,
+    /// By number.
+    pub backends: BTreeMap<u32, Endpoint>,
+}
+
+/// The entries for a state.
+#[must_use]
+pub fn compile(state: &ServiceState) -> Entries {
+    let mut slices: BTreeMap<(&str, &str), Vec<&SlimEndpointSlice>> = BTreeMap::new();
+    for ((namespace, _), slice) in &state.slices {
+        if let Some(service) = slice.service_name() {
+            slices.entry((namespace, service)).or_default().push(slice);
+        }
+    }
+    let mut frontends: BTreeMap<Endpoint, (u32, BTreeSet<Endpoint>)> = BTreeMap::new();
+    for ((namespace, name), service) in &state.services {
+        let slices = slices.get(&(namespace.as_str(), name.as_str())).map_or(&[][..], Vec::as_slice);
+        for port in &service.spec.ports {
+            add_port(state, service, port, slices, &mut frontends);
+        }
+    }
+    numbered(&frontends)
+}
+
+fn add_port(
+    state: &ServiceState,
+    service: &SlimService,
+    port: &SlimServicePort,
+    slices: &[&SlimEndpointSlice],
+    frontends: &mut BTreeMap<Endpoint, (u32, BTreeSet<Endpoint>)>,
+) {
+    let spec = &service.spec;
+    if &*spec.r#type == "ExternalName" || service.is_headless() {
+        return;
+    }
+    let Some(protocol) = protocol(&port.protocol) else { return };
+    let Ok(number) = u16::try_from(port.port) else { return };
+    let affinity = match spec.session_affinity.as_deref() {
+        // The API's own default (DefaultClientIPServiceAffinitySeconds).
+        Some("ClientIP") => {
+            spec.session_affinity_timeout.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(10_800)
+        }
+        _ => 0,
+    };
+    let is_local = |policy: &Option<Box<str>>| policy.as_deref() == Some("Local");
+    let all = backends(state, port, protocol, slices, false);
+    let internal = if is_local(&spec.internal_traffic_policy) {
+        backends(state, port, protocol, slices, true)
+    } else {
+        all.clone()
+    };
+    // Connections from the node itself and its pods to an external address go to any endpoint, whatever the external policy
+    // is: kube-proxy's "internal traffic to an external address" (`externalTrafficPolicy` judges what comes from outside).
+    for address in v4(spec.cluster_ips.iter().chain(&spec.cluster_ip)) {
+        frontends.entry(endpoint(address, number, protocol)).or_insert_with(|| (affinity, internal.clone()));
+    }
+    for address in v4(spec.external_ips.iter().chain(&service.load_balancer_ips)) {
+        frontends.entry(endpoint(address, number, protocol)).or_insert_with(|| (affinity, all.clone()));
+    }
+    if let Some(number) = u16::try_from(port.node_port).ok().filter(|number| *number != 0) {
+        for address in &state.node_addresses {
+            frontends.entry(endpoint(*address, number, protocol)).or_insert_with(|| (affinity, all.clone()));
+        }
+    }
+}
+
+/// The endpoints that take new connections: those that are ready; when none is, those that still answer while they go.
+fn backends(
+    state: &ServiceState,
+    port: &SlimServicePort,
+    protocol: u8,
+    slices: &[&SlimEndpointSlice],
+    only_here: bool,
+) -> BTreeSet<Endpoint> {
+    let chosen = |wanted: &dyn Fn(&SlimEndpoint) -> bool| -> BTreeSet<Endpoint> {
+        let mut found = BTreeSet::new();
+        for slice in slices {
+            let of_port = |candidate: &&skep_client::slim::SlimEndpointPort| {
+                candidate.name == port.name && candidate.protocol == port.protocol
+            };
+            let target = slice.ports.iter().find(of_port).and_then(|port| u16::try_from(port.port?).ok());
+            let Some(target) = target else { continue };
+            for candidate in slice.endpoints.iter().filter(|candidate| wanted(candidate)) {
+                if only_here && candidate.node_name.as_deref() != Some(state.node_name.as_str()) {
+                    continue;
+                }
+                // Proxies use the first address only (EndpointSlice API).
+                found.extend(v4(candidate.addresses.iter().take(1)).map(|address| endpoint(address, target, protocol)));
+            }
+        }
+        found
+    };
+    let ready = chosen(&|candidate| candidate.ready);
+    if ready.is_empty() { chosen(&|candidate| candidate.serving && candidate.terminating) } else { ready }
+}
+
+fn numbered(frontends: &BTreeMap<Endpoint, (u32, BTreeSet<Endpoint>)>) -> Entries {
+    let mut entries = Entries::default();
+    let mut numbers: BTreeMap<Endpoint, u32> = BTreeMap::new();
+    let all: BTreeSet<Endpoint> = frontends.values().flat_map(|(_, backends)| backends).copied().collect();
+    for backend in all {
+        let id = free(&backend, |id| entries.backends.contains_key(&id));
+        entries.backends.insert(id, backend);
+        numbers.insert(backend, id);
+    }
+    let mut taken = BTreeSet::new();
+    for (frontend, (affinity_seconds, backends)) in frontends {
+        let id = free(frontend, |id| taken.contains(&id));
+        taken.insert(id);
+        let mut count = 0;
+        for number in backends.iter().filter_map(|backend| numbers.get(backend)) {
+            entries.slots.insert(SlotKey { service: id, slot: count }, *number);
+            count += 1;
+        }
+        let service = Service { id, backends: count, affinity_seconds: *affinity_seconds, flags: 0 };
+        entries.services.insert(*frontend, service);
+    }
+    entries
+}
+
+/// A number for an endpoint: FNV-1a over its bytes, and the next ones while they are taken.
+fn free(endpoint: &Endpoint, taken: impl Fn(u32) -> bool) -> u32 {
+    let bytes = endpoint.address.iter().chain(&endpoint.port).chain(std::iter::once(&endpoint.protocol));
+    let mut id = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    while taken(id) {
+        id = id.wrapping_add(1);
+    }
+    id
+}
+
+fn endpoint(address: Ipv4Addr, port: u16, protocol: u8) -> Endpoint {
+    Endpoint { address: mapped(address.octets()), port: port.to_be_bytes(), protocol, padding: 0 }
+}
+
+fn protocol(name: &str) -> Option<u8> {
+    match name {
+        "TCP" => Some(TCP),
+        "UDP" => Some(UDP),
+        // SCTP sockets meet none of the hooks.
+        _ => None,
+    }
+}
+
+fn v4<'a>(texts: impl Iterator<Item = &'a Box<str>>) -> impl Iterator<Item = Ipv4Addr> {
+    texts.filter_map(|text| match text.parse() {
+        Ok(IpAddr::V4(address)) => Some(address),
+        Ok(IpAddr::V6(_)) | Err(_) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;
