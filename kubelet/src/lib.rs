@@ -6,3 +6,4 @@
 pub mod cgroups;
 pub mod logs;
 pub mod pod;
+pub mod runtime;

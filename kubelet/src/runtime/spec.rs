@@ -1,0 +1,167 @@
+//! The OCI runtime specification of a container: a pure function of what was resolved for it.
+//!
+//! Invariant: nothing is looked up here; names, users, mounts and variables arrive resolved.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+/// Capabilities of a container that asks for none (containerd's default set).
+pub const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+/// A bind mount into the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindMount {
+    /// On the node.
+    pub source: PathBuf,
+    /// In the container.
+    pub destination: PathBuf,
+    /// Writes are refused.
+    pub read_only: bool,
+}
+
+/// The pod's pinned namespaces; one that is none is the node's own (`hostNetwork`, `hostIPC`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodNamespaces {
+    /// Network.
+    pub network: Option<PathBuf>,
+    /// System V IPC and POSIX message queues.
+    pub ipc: Option<PathBuf>,
+    /// Hostname.
+    pub uts: Option<PathBuf>,
+}
+
+/// All that makes a container's specification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerSpec {
+    /// The command and its arguments, expanded.
+    pub args: Vec<String>,
+    /// `NAME=value`, in order.
+    pub env: Vec<String>,
+    /// The working directory.
+    pub cwd: PathBuf,
+    /// User and group.
+    pub user: (u32, u32),
+    /// Supplemental groups, `fsGroup` among them.
+    pub groups: Vec<u32>,
+    /// Names with `CAP_`, after the defaults, additions and drops were applied.
+    pub capabilities: Vec<String>,
+    /// The process may not gain privileges (`allowPrivilegeEscalation: false`).
+    pub no_new_privileges: bool,
+    /// The root file system refuses writes.
+    pub read_only_root: bool,
+    /// The process has a terminal.
+    pub terminal: bool,
+    /// Relative to the parent's; more is killed first.
+    pub oom_score_adj: i32,
+    /// Beyond the standard ones; later ones lie over earlier ones.
+    pub mounts: Vec<BindMount>,
+    /// The pod's namespaces.
+    pub namespaces: PodNamespaces,
+    /// The container's cgroup, below the pod's.
+    pub cgroup: PathBuf,
+    /// Weight, quota (microseconds a 100 ms period) and memory bytes.
+    pub cpu_shares: u64,
+    /// None: as much as there is.
+    pub cpu_quota: Option<i64>,
+    /// None: no limit.
+    pub memory_bytes: Option<i64>,
+    /// Containers with the same group share a shim: the pod's UID.
+    pub shim_group: String,
+}
+
+impl ContainerSpec {
+    /// The specification as runc reads it.
+    pub fn to_oci(&self) -> Value {
+        let capabilities = json!(self.capabilities);
+        json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "terminal": self.terminal,
+                "user": {"uid": self.user.0, "gid": self.user.1, "additionalGids": self.groups},
+                "args": self.args,
+                "env": self.env,
+                "cwd": self.cwd,
+                "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+                "noNewPrivileges": self.no_new_privileges,
+                "oomScoreAdj": self.oom_score_adj,
+            },
+            "root": {"path": "rootfs", "readonly": self.read_only_root},
+            "mounts": self.all_mounts(),
+            "annotations": {"io.containerd.runc.v2.group": self.shim_group},
+            "linux": {
+                "cgroupsPath": self.cgroup,
+                "namespaces": self.all_namespaces(),
+                "resources": {
+                    "devices": device_rules(),
+                    "cpu": {"shares": self.cpu_shares, "quota": self.cpu_quota.unwrap_or(-1), "period": 100_000},
+                    "memory": self.memory_bytes.map_or(json!({}), |bytes| json!({"limit": bytes})),
+                },
+                "maskedPaths": [
+                    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+                    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+                ],
+                "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+            },
+        })
+    }
+
+    fn all_namespaces(&self) -> Vec<Value> {
+        let pod = &self.namespaces;
+        let joined = [("network", &pod.network), ("ipc", &pod.ipc), ("uts", &pod.uts)].into_iter();
+        let joined = joined.filter_map(|(kind, path)| Some(json!({"type": kind, "path": path.as_ref()?})));
+        [json!({"type": "pid"}), json!({"type": "mount"})].into_iter().chain(joined).collect()
+    }
+
+    fn all_mounts(&self) -> Vec<Value> {
+        let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
+        let mut mounts = vec![
+            mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+            mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount(
+                "/dev/pts",
+                "devpts",
+                "devpts",
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            ),
+            mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+            mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        ];
+        mounts.push(match self.namespaces.network {
+            Some(_) => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            None => mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]),
+        });
+        mounts.extend(self.mounts.iter().map(|bind| {
+            let access = if bind.read_only { "ro" } else { "rw" };
+            json!({"destination": bind.destination, "type": "bind", "source": bind.source,
+                "options": ["rbind", "rprivate", access]})
+        }));
+        mounts
+    }
+}
+
+/// Everything is denied but making device nodes and the devices that runc puts into `/dev`.
+fn device_rules() -> Value {
+    let allow =
+        |major: i64, minor: i64| json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm"});
+    json!([
+        {"allow": false, "access": "rwm"},
+        allow(1, 3), allow(1, 5), allow(1, 7), allow(1, 8), allow(1, 9), allow(5, 0), allow(5, 2),
+        {"allow": true, "type": "c", "major": 136, "access": "rwm"},
+    ])
+}
