@@ -27,7 +27,7 @@ impl Node {
         let tree = if unified.is_dir() { unified } else { Path::new("/sys/fs/cgroup") };
         let own = fs::read_to_string("/proc/self/cgroup").expect("cgroups");
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("a cgroup v2 tree");
-        let cgroup = tree.join(format!("skep-test-{}", std::process::id()));
+        let cgroup = tree.join(format!("skep-ebpf-test-{}", std::process::id()));
         fs::create_dir(&cgroup).expect("root");
         let bpf = tempfile::tempdir().expect("a folder");
         let node = Self { home: tree.join(own), cgroup, bpf };
