@@ -52,10 +52,10 @@ async fn a_manifest_is_applied_read_changed_and_deleted() {
         assert_eq!(map["metadata"]["annotations"]["note"], "x");
         kubectl.run(&["describe", "configmap", "-n", "hello", "web"]).ok();
         kubectl.run_with(&["replace", "-f", "-"], &strip_service(MANIFEST)).ok();
-        kubectl.run_with(&["delete", "--wait=false", "-f", "-"], MANIFEST).ok();
-        let gone = kubectl.run(&["get", "configmap", "-n", "hello", "web"]).fails();
-        assert!(gone.contains("Error from server (NotFound): configmaps \"web\" not found"), "{gone}");
-        finish_namespace(kubectl, "hello");
+        // kubectl waits until the namespace is gone: its controller empties it first.
+        kubectl.run_with(&["delete", "--ignore-not-found", "-f", "-"], MANIFEST).ok();
+        let gone = kubectl.run(&["get", "namespace", "hello"]).fails();
+        assert!(gone.contains("Error from server (NotFound): namespaces \"hello\" not found"), "{gone}");
     })
     .await;
 }
@@ -63,17 +63,6 @@ async fn a_manifest_is_applied_read_changed_and_deleted() {
 /// A PUT of a Service must carry its address, which the manifest does not have.
 fn strip_service(manifest: &str) -> String {
     manifest.split("---\n").filter(|document| !document.contains("kind: Service\n")).collect::<Vec<_>>().join("---\n")
-}
-
-/// What the namespace controller does at the end, which does not run in these tests.
-fn finish_namespace(kubectl: &Kubectl, name: &str) {
-    let mut namespace = json(kubectl, &["get", "namespace", name, "-o", "json"]);
-    assert_eq!(namespace["status"]["phase"], "Terminating");
-    namespace["spec"]["finalizers"] = serde_json::json!([]);
-    let path = format!("/api/v1/namespaces/{name}/finalize");
-    kubectl.run_with(&["replace", "--raw", &path, "-f", "-"], &namespace.to_string()).ok();
-    let gone = kubectl.run(&["get", "namespace", name]).fails();
-    assert!(gone.contains("NotFound"), "{gone}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,9 +101,46 @@ async fn rights_are_given_and_held_to() {
         assert_eq!(kubectl.run(&["auth", "can-i", "get", "secrets", "--as", account]).stdout.trim(), "no");
         let token = kubectl.run(&["create", "token", "reader", "-n", "rights"]).ok();
         assert_eq!(token.trim().split('.').count(), 3);
-        kubectl.run(&["delete", "namespace", "rights", "--wait=false"]).ok();
-        kubectl.run(&["delete", "rolebinding,role,serviceaccount", "--all", "-n", "rights"]).ok();
-        finish_namespace(kubectl, "rights");
+        kubectl.run(&["delete", "namespace", "rights"]).ok();
+    })
+    .await;
+}
+
+const DEPLOYMENT: &str = include_str!("../../examples/deployment.yaml");
+
+/// Asks until kubectl's answer is what is wanted.
+fn until(kubectl: &Kubectl, arguments: &[&str], wanted: &str) {
+    let begun = std::time::Instant::now();
+    loop {
+        let answer = kubectl.run(arguments).stdout;
+        if answer.trim() == wanted {
+            return;
+        }
+        assert!(begun.elapsed().as_secs() < 60, "{arguments:?} gives {answer:?}, not {wanted:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_is_rolled_out_back_and_away() {
+    with_each_kubectl(|kubectl| {
+        kubectl.run_with(&["apply", "-f", "-"], DEPLOYMENT).ok();
+        let pods = &["get", "pods", "-n", "hive", "-l", "app=bees", "--no-headers", "-o", "custom-columns=PHASE:.status.phase"];
+        until(kubectl, pods, "Pending\nPending\nPending");
+        let account = "{.items[0].spec.serviceAccountName} {.items[0].spec.volumes[0].projected.sources[0].serviceAccountToken.path}";
+        until(kubectl, &["get", "pods", "-n", "hive", "-o", &format!("jsonpath={account}")], "default token");
+        kubectl.run(&["get", "configmap", "-n", "hive", "kube-root-ca.crt"]).ok();
+        kubectl.run(&["set", "image", "-n", "hive", "deployment/bees", "bee=example.com/bee:2"]).ok();
+        let images = &["get", "replicasets", "-n", "hive", "--sort-by=.metadata.creationTimestamp", "-o", "jsonpath={.items[*].spec.template.spec.containers[0].image}"];
+        until(kubectl, images, "example.com/bee:1 example.com/bee:2");
+        until(kubectl, &["get", "deployment", "-n", "hive", "bees", "-o", "jsonpath={.metadata.annotations.deployment\\.kubernetes\\.io/revision}"], "2");
+        assert!(kubectl.run(&["rollout", "history", "-n", "hive", "deployment/bees"]).ok().contains('2'));
+        kubectl.run(&["rollout", "undo", "-n", "hive", "deployment/bees"]).ok();
+        until(kubectl, &["get", "deployment", "-n", "hive", "bees", "-o", "jsonpath={.spec.template.spec.containers[0].image}"], "example.com/bee:1");
+        kubectl.run(&["scale", "-n", "hive", "deployment/bees", "--replicas=1"]).ok();
+        let events = kubectl.run(&["describe", "deployment", "-n", "hive", "bees"]).ok();
+        assert!(events.contains("ScalingReplicaSet"), "{events}");
+        kubectl.run(&["delete", "namespace", "hive"]).ok();
+        assert_eq!(kubectl.run(&["get", "pods", "-A", "--no-headers"]).stdout, "");
     })
     .await;
 }

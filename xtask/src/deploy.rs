@@ -86,7 +86,7 @@ fn up(args: &Args, control_plane: &Process<'_>) -> Result<()> {
     progress.finish_and_clear();
     println!("The control plane serves on https://{}; its kubeconfig is {}\n", args.listen, kubeconfig.display());
     println!("Try:\n  export KUBECONFIG={}", kubeconfig.display());
-    println!("  kubectl apply -f examples/configuration.yaml\n  kubectl get all,configmaps -n hello");
+    println!("  kubectl apply -f examples/deployment.yaml\n  kubectl get deployments,replicasets,pods -n hive");
     Ok(())
 }
 

@@ -59,6 +59,7 @@ pub async fn run(
 
 async fn ensure(engine: &Engine, advertised: &Advertised) -> Result<(), Status> {
     let namespaces = GroupResource::new("", "namespaces");
+    engine.cache.wait_until_loaded().await?;
     engine.cache.wait_for_latest(&namespaces).await?;
     for name in NAMESPACES {
         let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });

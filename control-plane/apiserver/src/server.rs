@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response};
 use skep_api::kinds;
-use skep_store::{Revision, Store};
+use skep_store::Store;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -152,9 +152,7 @@ fn health(cache: &Arc<Cache>, ready: &watch::Receiver<bool>) -> Arc<Health> {
     let loaded = cache.clone();
     health.ready(
         "informer-sync",
-        Arc::new(move || {
-            if loaded.revision() > Revision(0) { Ok(()) } else { Err("the watch cache is not loaded".to_owned()) }
-        }),
+        Arc::new(move || if loaded.is_loaded() { Ok(()) } else { Err("the watch cache is not loaded".to_owned()) }),
     );
     let ready = ready.clone();
     health.ready(

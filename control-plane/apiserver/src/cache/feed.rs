@@ -54,7 +54,7 @@ async fn load(cache: &Cache) -> Result<Revision, Error> {
     let mut at = At::Latest;
     let mut after = None;
     let mut listed = HashSet::new();
-    let fresh = cache.revision() == Revision(0);
+    let fresh = !cache.is_loaded();
     let revision = loop {
         let page = store.list(&Range::all(), at, PAGE, after.as_deref()).await?;
         at = At::Exactly(page.revision);
@@ -86,6 +86,7 @@ async fn load(cache: &Cache) -> Result<Revision, Error> {
         resource.start_at(revision);
     }
     cache.revision.send_replace(revision);
+    cache.loaded.send_replace(true);
     info!(%revision, "the watch cache is loaded");
     Ok(revision)
 }

@@ -36,6 +36,7 @@ pub struct Cache {
     resources: RwLock<HashMap<Vec<u8>, Arc<Resource>>>,
     observers: RwLock<Vec<(GroupResource, Observer)>>,
     revision: watch::Sender<Revision>,
+    loaded: watch::Sender<bool>,
 }
 
 impl Cache {
@@ -47,6 +48,7 @@ impl Cache {
             resources: RwLock::default(),
             observers: RwLock::default(),
             revision: watch::Sender::new(Revision(0)),
+            loaded: watch::Sender::new(false),
         })
     }
 
@@ -83,6 +85,27 @@ impl Cache {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Whether the first listing is in: before that nothing may be read or watched, since what is missing would look deleted.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        *self.loaded.borrow()
+    }
+
+    /// Waits for the first listing.
+    ///
+    /// # Errors
+    /// 503 when it does not come in time.
+    pub async fn wait_until_loaded(&self) -> Result<(), Status> {
+        if self.is_loaded() {
+            return Ok(());
+        }
+        let mut loaded = self.loaded.subscribe();
+        match tokio::time::timeout(WAIT, loaded.wait_for(|loaded| *loaded)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Status::unavailable("the server's cache is not loaded yet", 1)),
+        }
     }
 
     /// Waits until the cache has everything up to a revision.

@@ -98,6 +98,10 @@ impl Handler {
         B::Error: Into<BoxError>,
     {
         let now = Timestamp::now();
+        // Authentication and authorization read the cache as well: health paths aside, nothing is answered before it is there.
+        if matches!(route, Route::Resource(_)) {
+            self.engine.cache.wait_until_loaded().await?;
+        }
         let user = match parts.extensions.get::<TrustedUser>() {
             Some(TrustedUser(user)) => Arc::new(user.clone()),
             None => {

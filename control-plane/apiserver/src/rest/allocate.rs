@@ -247,6 +247,14 @@ impl Engine {
                 None => {}
             }
         }
+        let spec = &mut object["spec"];
+        let checked = spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local";
+        if checked && spec["healthCheckNodePort"].as_i64().unwrap_or(0) == 0 {
+            let Some(free) = self.free_port(&chosen).await? else {
+                return Err(Status::internal("failed to allocate a nodePort: range is full"));
+            };
+            spec["healthCheckNodePort"] = free.into();
+        }
         Ok(())
     }
 

@@ -22,8 +22,7 @@ enum Field {
 /// # Errors
 /// 400 for selectors that can't be read, or name fields that the kind does not select by.
 pub(crate) fn filter(kind: &Kind, namespace: &str, name: &str, query: &Query) -> Result<Filter, Status> {
-    let labels = LabelSelector::parse(&query.label_selector)
-        .map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
+    let labels = LabelSelector::parse(&query.label_selector).map_err(|error| Status::bad_request(error.to_string()))?;
     let fields = FieldSelector::parse(&query.field_selector).map_err(|error| Status::bad_request(error.to_string()))?;
     let mut wanted = Vec::new();
     for requirement in fields.requirements() {
