@@ -19,24 +19,36 @@ pub(crate) struct Args {
 struct Layer {
     name: &'static str,
     packages: &'static [(&'static str, &'static str)],
-    command: fn() -> Command,
+    commands: fn() -> Vec<Command>,
 }
 
 const LAYERS: &[Layer] = &[
     Layer {
         name: "pure: objects, schemas, patches, decisions",
         packages: &[],
-        command: || cargo(&["test", "--workspace", "--exclude", "skep-tests", "--lib", "--bins"]),
+        commands: || vec![cargo(&["test", "--workspace", "--exclude", "skep-tests", "--lib", "--bins"])],
     },
     Layer {
         name: "store: contract, model, crashes, histories",
         packages: &[],
-        command: || cargo(&["test", "--package", "skep-store", "--tests"]),
+        commands: || vec![cargo(&["test", "--package", "skep-store", "--tests"])],
     },
     Layer {
-        name: "API server: over its real socket, and with kubectl",
+        name: "API server and controllers: over the real socket, with every kubectl",
         packages: &[],
-        command: || cargo(&["test", "--package", "skep-tests"]),
+        commands: || {
+            vec![cargo(&["build", "--package", "skep-control-plane"]), cargo(&["test", "--package", "skep-tests"])]
+        },
+    },
+    Layer {
+        name: "kubelet: a real containerd and runc",
+        packages: &[("containerd", "containerd"), ("runc", "runc"), ("busybox", "busybox-static")],
+        commands: || vec![cargo(&["test", "--package", "skep-kubelet", "--tests"])],
+    },
+    Layer {
+        name: "network: eBPF programs in the real kernel",
+        packages: &[("ip", "iproute2")],
+        commands: || vec![cargo(&["xtask", "build-ebpf"]), cargo(&["test", "--package", "skep-ebpf-proxy", "--tests"])],
     },
 ];
 
@@ -51,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         eprintln!("\n== {}", layer.name);
         let outcome = match packages::ensure(layer.packages) {
             Err(error) => Outcome::Skipped(format!("{error:#}")),
-            Ok(()) => match shell::run(&mut (layer.command)()) {
+            Ok(()) => match (layer.commands)().iter_mut().try_for_each(shell::run) {
                 Ok(()) => Outcome::Passed,
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             },
@@ -89,6 +101,9 @@ enum Outcome {
 
 fn cargo(args: &[&str]) -> Command {
     let mut command = shell::command("cargo", args);
-    command.arg("--locked").arg("--quiet");
+    // `cargo xtask` takes no flags of cargo's build.
+    if args.first() != Some(&"xtask") {
+        command.args(["--locked", "--quiet"]);
+    }
     command
 }
