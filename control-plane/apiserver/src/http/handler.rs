@@ -264,6 +264,11 @@ impl Handler {
         let (mut object, warnings) = self.engine.decode(call, body, media)?;
         crate::rest::match_namespace(call, &mut object)?;
         call.kind.strategy.default(&mut object);
+        if call.kind.kind == "TokenReview"
+            && let Some(why) = skep_api::kinds::authentication::missing_token(&object)
+        {
+            return Err(Status::bad_request(why));
+        }
         let errors = call.kind.strategy.validate_create(&object);
         if !errors.is_empty() {
             return Err(Status::invalid(&call.kind.group_kind(), "", &errors));

@@ -3,6 +3,9 @@
 use serde_json::{Value, json};
 use skep_api::Status;
 use skep_api::decode::{Media, decode_type};
+use skep_api::gvk::{GroupKind, Name};
+use skep_api::kinds::Subresource;
+use skep_api::kinds::core::pod;
 
 use super::{Answer, Call, DeleteOptions, Engine, Payload, metadata, served};
 use crate::auth::token::Tokens;
@@ -14,50 +17,23 @@ impl Engine {
     /// 400, 404, 409 when the pod is bound or being deleted already.
     pub async fn bind(&self, call: &Call<'_>, body: &[u8], media: Media) -> Result<Answer, Status> {
         let binding = read(body, media, "Binding", "io.k8s.api.core.v1.Binding")?;
-        let kind = binding["target"]["kind"].as_str().unwrap_or_default();
-        let node = binding["target"]["name"].as_str().unwrap_or_default();
-        if !kind.is_empty() && kind != "Node" {
-            return Err(invalid_binding(
-                call,
-                "target.kind",
-                &json!(kind),
-                "Unsupported value",
-                "supported values: \"Node\", \"<empty>\"",
-            ));
-        }
-        if node.is_empty() {
-            return Err(invalid_binding(call, "target.name", &Value::Null, "Required value", ""));
+        let errors = pod::validate_binding(&binding);
+        if !errors.is_empty() {
+            let kind = GroupKind { group: Name::Borrowed(""), kind: Name::Borrowed("Binding") };
+            return Err(Status::invalid(&kind, call.name, &errors));
         }
         let uid = metadata::text(&binding, "uid").to_owned();
         let resource = call.kind.group_resource();
-        let bound = super::rfc3339(call.now);
-        let call = &Call { subresource: Some(skep_api::kinds::Subresource::Binding), ..*call };
-        self.change(call, false, |pod| {
-            if !uid.is_empty() && uid != metadata::text(pod, "uid") {
-                let why = format!(
-                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                    metadata::text(pod, "uid")
-                );
+        let now = super::rfc3339(call.now);
+        let call = &Call { subresource: Some(Subresource::Binding), ..*call };
+        self.change(call, false, |old| {
+            let own = metadata::text(old, "uid");
+            if !uid.is_empty() && uid != own {
+                let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
                 return Err(Status::conflict(&resource, call.name, &why));
             }
-            if !pod["metadata"]["deletionTimestamp"].is_null() {
-                let why = format!("pod {} is being deleted, cannot be assigned to a host", call.name);
-                return Err(Status::conflict(&resource, call.name, &why));
-            }
-            if let Some(there) = pod["spec"]["nodeName"].as_str().filter(|there| !there.is_empty()) {
-                let why = format!("pod {} is already assigned to node \"{there}\"", call.name);
-                return Err(Status::conflict(&resource, call.name, &why));
-            }
-            if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
-                let why = format!("pod {} has non-empty .spec.schedulingGates", call.name);
-                return Err(Status::conflict(&resource, call.name, &why));
-            }
-            let mut pod = pod.clone();
-            pod["spec"]["nodeName"] = node.into();
-            for (key, value) in binding["metadata"]["annotations"].as_object().into_iter().flatten() {
-                pod["metadata"]["annotations"][key] = value.clone();
-            }
-            scheduled(&mut pod, &bound);
+            let mut pod = old.clone();
+            pod::bind(&mut pod, &binding, &now).map_err(|why| Status::conflict(&resource, call.name, &why))?;
             metadata::of(&mut pod).remove("resourceVersion");
             Ok((pod, Vec::new()))
         })
@@ -71,6 +47,11 @@ impl Engine {
     /// 400, 404, 409; 429 when a budget says no.
     pub async fn evict(&self, call: &Call<'_>, body: &[u8], media: Media) -> Result<Answer, Status> {
         let eviction = read(body, media, "Eviction", "io.k8s.api.policy.v1.Eviction")?;
+        let errors = pod::validate_eviction(&eviction);
+        if !errors.is_empty() {
+            let kind = GroupKind { group: Name::Borrowed("policy"), kind: Name::Borrowed("Eviction") };
+            return Err(Status::invalid(&kind, call.name, &errors));
+        }
         let named = metadata::text(&eviction, "name");
         if !named.is_empty() && named != call.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
@@ -110,33 +91,6 @@ fn read(body: &[u8], media: Media, kind: &str, schema: &str) -> Result<Value, St
     }
 }
 
-/// Sets the condition that says that a pod has a node.
-fn scheduled(pod: &mut Value, now: &str) {
-    let condition =
-        json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
-    if !pod["status"].is_object() {
-        pod["status"] = json!({});
-    }
-    match pod["status"]["conditions"].as_array_mut() {
-        Some(conditions) => {
-            conditions.retain(|there| there["type"] != "PodScheduled");
-            conditions.push(condition);
-        }
-        None => pod["status"]["conditions"] = json!([condition]),
-    }
-}
-
 fn success() -> Value {
     json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 })
-}
-
-fn invalid_binding(call: &Call<'_>, field: &str, value: &Value, what: &str, detail: &str) -> Status {
-    let mut message = format!("Binding \"{}\" is invalid: {field}: {what}", call.name);
-    if !value.is_null() {
-        message.push_str(&format!(": {value}"));
-    }
-    if !detail.is_empty() {
-        message.push_str(&format!(": {detail}"));
-    }
-    Status::new(422, skep_api::Reason::Invalid, message)
 }

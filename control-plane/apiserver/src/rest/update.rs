@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 use skep_api::decode::Media;
-use skep_api::field::{Error as FieldError, Path};
+use skep_api::field::{Error as FieldError, ErrorList, Path};
+use skep_api::kinds::core::{namespace, pod};
 use skep_api::kinds::{Subresource, WriteContext};
 use skep_api::{Reason, Status};
 use skep_store::{Batch, Condition, Error as StoreError, Op, Write};
@@ -162,11 +163,18 @@ impl Engine {
             kind.strategy.prepare_status_update(&mut object, old, &context);
             errors = skep_api::meta::validate_update(&object, old);
             errors.extend(kind.strategy.validate_status_update(&object, old));
-        } else if matches!(call.subresource, Some(Subresource::Binding | Subresource::Finalize)) {
-            // These write what no update may, and have rules of their own where they are made.
+        } else if let Some(subresource) = call.subresource {
+            // These write what no update may, by rules of their own; a binding's are checked where it is made.
+            metadata::bump_generation(kind, &mut object, old);
             errors = skep_api::meta::validate_update(&object, old);
+            errors.extend(match subresource {
+                Subresource::EphemeralContainers => pod::validate_ephemeral_containers_update(&object, old),
+                Subresource::Resize => pod::validate_resize(&object, old),
+                Subresource::Finalize => namespace::validate_finalize(&object),
+                _ => ErrorList::new(),
+            });
         } else {
-            if call.subresource.is_none() && kind.has(Subresource::Status) {
+            if kind.has(Subresource::Status) {
                 keep(&mut object, old, "status");
             }
             kind.strategy.prepare_update(&mut object, old, &context);
@@ -230,6 +238,8 @@ fn narrow(subresource: Option<Subresource>, object: Value, old: &Value) -> Value
             narrowed["spec"]["finalizers"] = object["spec"]["finalizers"].clone();
             narrowed
         }
+        Some(Subresource::EphemeralContainers) => pod::with_ephemeral_containers_of(&object, old),
+        Some(Subresource::Resize) => pod::with_resources_of(&object, old),
         _ => object,
     }
 }
