@@ -1,0 +1,4 @@
+//! The queue by itself, and the state fed with watch events; time is given.
+
+mod queue;
+mod state;
