@@ -3,6 +3,7 @@
 mod credentials;
 mod managers;
 mod serve;
+mod store;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -21,15 +22,19 @@ enum Command {
     Serve(Box<serve::Args>),
     /// Writes kubeconfig files, with certificates of the cluster's own authority.
     Credentials(credentials::Args),
+    /// Backs up, restores, checks and measures the embedded store of a control plane that is stopped.
+    #[command(subcommand)]
+    Store(store::Command),
 }
 
 fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn")))
         .with_writer(std::io::stderr)
         .init();
     match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Credentials(args) => credentials::run(&args),
+        Command::Store(command) => store::run(&command),
     }
 }

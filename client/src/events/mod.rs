@@ -6,7 +6,7 @@
 //! Like events become one with a `series` (a count and the last time); many similar ones become one that says so; and an
 //! object that has too many is limited, all by upstream's numbers (`client-go/tools/record/events_cache.go`).
 //!
-//! Data flow: component → queue → [`correlate`] (pure) → create or patch of an Event.
+//! Data flow: component → queue → `correlate` (pure) → create or patch of an Event.
 
 mod correlate;
 

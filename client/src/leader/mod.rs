@@ -8,7 +8,7 @@
 //! duration to renew deadline (as upstream's `client-go/tools/leaderelection`). No replica compares its clock with
 //! another's: a Lease is stale when its record was not seen to change for its duration by the own clock.
 //!
-//! Data flow: [`state`] decides, without I/O and clocks, from the Lease that was read; this module reads and writes it.
+//! Data flow: `state` decides, without I/O and clocks, from the Lease that was read; this module reads and writes it.
 
 mod state;
 

@@ -1,6 +1,6 @@
 //! The watch cache: every object of every kind, as the store has it now, with a window of recent changes.
 //!
-//! Data comes in by one watch on the whole store ([`feed`]) and goes out as shared [`Object`]s: to GET and list by reading, to watchers by their
+//! Data comes in by one watch on the whole store (`feed`) and goes out as shared objects: to GET and list by reading, to watchers by their
 //! own bounded queue. Invariant: a resource's changes are applied and queued before the cache's revision moves past them, so whoever waits for a
 //! revision ([`Cache::wait_for`]) and then reads has seen everything up to it. No lock is held across an await, or while encoding.
 

@@ -1,6 +1,6 @@
 //! The generic REST engine: every verb of every kind, written once, over declarations ([`skep_api::kinds::Kind`]).
 //!
-//! Data flow of a write: bytes → tree ([`skep_api::decode`]) → defaults → admission → the kind's rules → stored form ([`crate::object`]) → one
+//! Data flow of a write: bytes → tree ([`skep_api::decode`]) → defaults → admission → the kind's rules → stored form (`object`) → one
 //! commit. Of a read: watch cache → shared bytes. Decisions are pure functions ([`deletion`], the kinds' strategies); this module does the I/O.
 
 mod allocate;

@@ -6,7 +6,7 @@
 //!                                                                       └─► dispatcher thread ─► watchers' queues
 //! ```
 //!
-//! Latest values are in memory: a read loads the current [`view::View`], which never changes, and waits for nobody. The log has every retained change;
+//! Latest values are in memory: a read loads the current `view::View`, which never changes, and waits for nobody. The log has every retained change;
 //! it is read at the start, for watches from far back and for reads at an old revision.
 //!
 //! Invariant: nothing is visible before it is durable, and revisions become visible in order.
