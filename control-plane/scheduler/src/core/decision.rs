@@ -42,38 +42,58 @@ struct Preemption {
     has_victims: bool,
 }
 
-impl FitError {
-    pub(crate) fn new(snapshot: &Snapshot, pod: &Pod) -> Self {
+/// Collects refusals while nodes are filtered. Equal ones are counted, and put into words once at the end.
+pub(crate) struct Diagnosis<'a> {
+    snapshot: &'a Snapshot,
+    pod: &'a Pod,
+    refusals: Vec<(Refusal, usize)>,
+    preemption: Preemption,
+}
+
+impl<'a> Diagnosis<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, pod: &'a Pod) -> Self {
         let preemption = Preemption { never: !pod.preempts, ..Preemption::default() };
-        Self { nodes: snapshot.node_count(), preemption, ..Self::default() }
+        Self { snapshot, pod, refusals: Vec::new(), preemption }
     }
 
-    pub(crate) fn contradictory_affinity(snapshot: &Snapshot, pod: &Pod) -> Self {
-        let mut error = Self::new(snapshot, pod);
-        error.general = Some("pod affinity terms conflict");
-        error.plugins.insert(Plugin::NodeAffinity);
-        error
-    }
-
-    pub(crate) fn count(&mut self, snapshot: &Snapshot, pod: &Pod, node: NodeIndex, refusal: &Refusal) {
-        self.plugins.insert(refusal.plugin());
-        for reason in refusal.reasons(&pod.requests) {
-            match self.reasons.get_mut(&*reason) {
-                Some(count) => *count += 1,
-                None => {
-                    self.reasons.insert(reason.into_owned(), 1);
-                }
-            }
-        }
+    pub(crate) fn count(&mut self, node: NodeIndex, refusal: Refusal) {
         if refusal.is_resolvable() {
-            if snapshot.has_pod_below(node, pod.priority) {
+            if self.snapshot.has_pod_below(node, self.pod.priority) {
                 self.preemption.has_victims = true;
             } else {
                 self.preemption.without_victims += 1;
             }
         }
+        match self.refusals.iter_mut().find(|(own, _)| *own == refusal) {
+            Some((_, count)) => *count += 1,
+            None => self.refusals.push((refusal, 1)),
+        }
     }
 
+    pub(crate) fn finish(self) -> FitError {
+        let mut error = self.empty();
+        for (refusal, count) in &self.refusals {
+            error.plugins.insert(refusal.plugin());
+            for reason in refusal.reasons(&self.pod.requests) {
+                *error.reasons.entry(reason.into_owned()).or_default() += count;
+            }
+        }
+        error
+    }
+
+    pub(crate) fn contradictory_affinity(self) -> FitError {
+        let mut error = self.empty();
+        error.general = Some("pod affinity terms conflict");
+        error.plugins.insert(Plugin::NodeAffinity);
+        error
+    }
+
+    fn empty(&self) -> FitError {
+        FitError { nodes: self.snapshot.node_count(), preemption: self.preemption, ..FitError::default() }
+    }
+}
+
+impl FitError {
     /// What upstream's preemption says when it finds nobody to remove. Where somebody could be removed nothing is said.
     fn preemption(&self) -> Option<String> {
         if self.preemption.never {

@@ -22,6 +22,7 @@ pub use pod::{HostPort, Pod};
 pub use resources::Requests;
 pub use snapshot::{NodeChange, NodeIndex, Snapshot};
 
+use decision::Diagnosis;
 use plugins::{
     NodeAffinity, NodeNameFilter, NodePorts, NodeResourcesFit, NodeUnschedulable, Refusal, TaintToleration,
     balanced_allocation,
@@ -38,7 +39,7 @@ pub fn schedule(snapshot: &Snapshot, pod: &Pod, seed: u64) -> Decision {
     }
     let affinity = NodeAffinity::prepare(snapshot, pod);
     if affinity.is_contradictory() {
-        return Decision::Unschedulable(FitError::contradictory_affinity(snapshot, pod));
+        return Decision::Unschedulable(Diagnosis::new(snapshot, pod).contradictory_affinity());
     }
     let filters = Filters {
         name: NodeNameFilter::prepare(pod),
@@ -49,16 +50,16 @@ pub fn schedule(snapshot: &Snapshot, pod: &Pod, seed: u64) -> Decision {
         affinity,
     };
     let mut feasible = Vec::new();
-    let mut error = FitError::new(snapshot, pod);
+    let mut diagnosis = Diagnosis::new(snapshot, pod);
     for node in snapshot.nodes() {
         match filters.refusal(snapshot, node) {
             None => feasible.push(node),
-            Some(refusal) => error.count(snapshot, pod, node, &refusal),
+            Some(refusal) => diagnosis.count(node, refusal),
         }
     }
     match filters.best(snapshot, &feasible, seed) {
         Some(node) => Decision::Node(snapshot.node_name(node).into()),
-        None => Decision::Unschedulable(error),
+        None => Decision::Unschedulable(diagnosis.finish()),
     }
 }
 
@@ -103,7 +104,7 @@ impl Filters<'_> {
             add(2, normalize(affinity, Preference::Most));
         }
         add(1, feasible.iter().map(|&node| self.fit.score(snapshot, node)).collect());
-        if let Some(balance) = balanced_allocation::Balance::prepare(self.fit.requests()) {
+        if let Some(balance) = balanced_allocation::Balance::prepare(snapshot, self.fit.requests()) {
             add(1, feasible.iter().map(|&node| balance.score(snapshot, node)).collect());
         }
         let best = total.iter().copied().max()?;

@@ -148,7 +148,7 @@ fn settle(state: &mut State, outcome: &Outcome) {
 
 async fn perform(client: Client, events: EventRecorder, work: Work) -> Outcome {
     match work {
-        Work::Bind { pod, node } => bind(&client, &events, pod, &node).await,
+        Work::Bind { pod, node, on_failure } => bind(&client, &events, pod, &node, on_failure).await,
         Work::Unschedulable { pod, message, condition } => {
             let note = writes::note(&message);
             events.record(writes::reference(&pod), EventType::Warning, "FailedScheduling", "Scheduling", note);
@@ -158,7 +158,7 @@ async fn perform(client: Client, events: EventRecorder, work: Work) -> Outcome {
     }
 }
 
-async fn bind(client: &Client, events: &EventRecorder, pod: Arc<Pod>, node: &str) -> Outcome {
+async fn bind(client: &Client, events: &EventRecorder, pod: Arc<Pod>, node: &str, on_failure: Condition) -> Outcome {
     let error = match writes::bind(client, &pod, node).await {
         Ok(()) => {
             let note = format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name);
@@ -168,12 +168,19 @@ async fn bind(client: &Client, events: &EventRecorder, pod: Arc<Pod>, node: &str
         }
         Err(error) => error,
     };
-    // A pod that went in the meantime needs no word.
-    if !matches!(&error, kube::Error::Api(status) if status.code == 404 || status.code == 409) {
-        warn!(namespace = %pod.namespace, pod = %pod.name, node, %error, "can't bind, trying again");
+    // A pod that went in the meantime needs no word: the watch will say so.
+    if matches!(&error, kube::Error::Api(status) if status.code == 404) {
+        return Outcome::BindFailed { pod };
     }
-    let note = writes::note(&format!("binding rejected: running Bind plugin \"DefaultBinder\": {error}"));
+    warn!(namespace = %pod.namespace, pod = %pod.name, node, %error, "can't bind, trying again");
+    let reason = match &error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    };
+    let message = format!("running Bind plugin \"DefaultBinder\": {reason}");
+    let note = writes::note(&message);
     events.record(writes::reference(&pod), EventType::Warning, "FailedScheduling", "Scheduling", note);
+    tell(client, Arc::clone(&pod), "SchedulerError", &message, on_failure).await;
     Outcome::BindFailed { pod }
 }
 

@@ -22,14 +22,14 @@ const SCHEDULER: &str = "default-scheduler";
 /// What an attempt leaves to be written.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// Bind the pod to the node; the placement is assumed already.
-    Bind { pod: Arc<Pod>, node: Box<str> },
+    /// Bind the pod to the node; the placement is assumed already. A failure is written into the pod's status.
+    Bind { pod: Arc<Pod>, node: Box<str>, on_failure: Condition },
     /// Tell that no node will do.
     Unschedulable { pod: Arc<Pod>, message: String, condition: Option<Condition> },
 }
 
 /// What to write into the pod's status.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Condition {
     pub(super) generation: Option<i64>,
     /// When the condition became false, if it was.
@@ -39,9 +39,15 @@ pub(super) struct Condition {
 /// What is remembered of a waiting pod besides what decides.
 #[derive(Debug, Default)]
 struct Told {
-    condition: Option<Timestamp>,
+    since: Option<Timestamp>,
     generation: Option<i64>,
     message: Option<String>,
+}
+
+impl Told {
+    fn condition(&self) -> Condition {
+        Condition { generation: self.generation, since: self.since }
+    }
 }
 
 pub(super) struct State {
@@ -137,7 +143,8 @@ impl State {
             Decision::Node(node) => {
                 self.snapshot.place(&pod, &node);
                 self.assumed.insert(pod.uid.clone());
-                return Some(Work::Bind { pod, node });
+                let on_failure = self.told.get(&pod.uid).map(Told::condition).unwrap_or_default();
+                return Some(Work::Bind { pod, node, on_failure });
             }
             Decision::Unschedulable(error) => (error.to_string(), error.plugins),
             Decision::NoNodes => ("no nodes available to schedule pods".to_owned(), PluginSet::all()),
@@ -145,13 +152,15 @@ impl State {
         self.queue.park(&pod.uid, plugins, now);
         let told = self.told.entry(pod.uid.clone()).or_default();
         let news = told.message.as_ref() != Some(&message);
-        let condition = news.then_some(Condition { generation: told.generation, since: told.condition });
+        let condition = news.then_some(told.condition());
         told.message = Some(message.clone());
         Some(Work::Unschedulable { pod, message, condition })
     }
 
     /// A binding was refused: the placement is undone and the pod tried again, unless the watch says that it is bound.
     pub(super) fn bind_failed(&mut self, uid: &str, now: Instant) {
+        // The failure replaced what was told before.
+        self.telling_failed(uid);
         if self.assumed.remove(uid) {
             self.snapshot.remove_pod(uid);
             self.queue.retry(uid, now);
@@ -205,7 +214,7 @@ impl State {
         let condition = watched.condition("PodScheduled").filter(|condition| &*condition.status == "False");
         let told = self.told.entry(uid.into()).or_default();
         told.generation = watched.metadata.generation;
-        told.condition = condition.and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0);
+        told.since = condition.and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0);
         let gate = if watched.spec.scheduling_gates.is_empty() { Gate::Open } else { Gate::Closed };
         self.queue.offer(Arc::new(pod), gate, now);
     }

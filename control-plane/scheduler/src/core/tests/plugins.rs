@@ -239,14 +239,14 @@ fn balance_is_fifty_and_half_of_the_improvement() {
     for (load, wanted, expected) in table {
         let snapshot = with_load(load.clone());
         let index = snapshot.nodes().next().expect("a node");
-        let balance = Balance::prepare(&pod("p", wanted.clone(), unchanged).requests).expect("requests");
+        let balance = Balance::prepare(&snapshot, &pod("p", wanted.clone(), unchanged).requests).expect("requests");
         assert_eq!(balance.score(&snapshot, index), expected, "{load} {wanted}");
     }
 }
 
 #[test]
 fn a_pod_without_requests_is_not_balanced() {
-    assert!(Balance::prepare(&pod("p", json!({}), unchanged).requests).is_none());
+    assert!(Balance::prepare(&Snapshot::default(), &pod("p", json!({}), unchanged).requests).is_none());
 }
 
 #[test]

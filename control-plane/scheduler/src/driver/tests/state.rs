@@ -40,7 +40,7 @@ fn changed(name: &str, change: impl FnOnce(&mut Value)) -> SlimPod {
 fn next(state: &mut State, now: Instant) -> String {
     match state.next(now) {
         None => "nothing".to_owned(),
-        Some(Work::Bind { pod, node }) => format!("{} to {node}", pod.name),
+        Some(Work::Bind { pod, node, .. }) => format!("{} to {node}", pod.name),
         Some(Work::Unschedulable { pod, condition, .. }) => {
             format!("{} stays, {}", pod.name, if condition.is_some() { "told" } else { "known" })
         }
