@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Runs no controllers in this process.
     #[arg(long)]
     pub(crate) no_controllers: bool,
+    /// Runs no scheduler in this process.
+    #[arg(long)]
+    pub(crate) no_scheduler: bool,
     /// Ports of NodePort Services.
     #[arg(long, default_value = "30000-32767")]
     service_node_port_range: String,

@@ -144,3 +144,33 @@ async fn a_deployment_is_rolled_out_back_and_away() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_wait_for_a_node_with_room_and_say_why() {
+    with_each_kubectl(|kubectl| {
+        kubectl.run(&["create", "namespace", "placed"]).ok();
+        until(kubectl, &["get", "serviceaccount", "default", "-n", "placed", "-o", "name"], "serviceaccount/default");
+        let pod = ["run", "bee", "-n", "placed", "--image=example.com/bee:1", "--overrides"];
+        let wants = r#"{"spec":{"containers":[{"name":"bee","image":"example.com/bee:1","resources":{"requests":{"cpu":"3"}}}]}}"#;
+        kubectl.run(&[&pod[..], &[wants]].concat()).ok();
+        kubectl.run_with(&["create", "-f", "-"], r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n1"}}"#).ok();
+        kubectl.run(&["taint", "node", "n1", "node.kubernetes.io/not-ready:NoSchedule-"]).ok();
+        let room = |cpu: &str| {
+            let status = format!(r#"{{"status":{{"allocatable":{{"cpu":"{cpu}","memory":"4Gi","pods":"110"}}}}}}"#);
+            kubectl.run(&["patch", "node", "n1", "--subresource=status", "--type=merge", "-p", &status]).ok();
+        };
+        room("2");
+        let why = &["get", "pod", "bee", "-n", "placed", "-o", "jsonpath={.status.conditions[?(@.type=='PodScheduled')].message}"];
+        until(
+            kubectl,
+            why,
+            "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.",
+        );
+        room("4");
+        until(kubectl, &["get", "pod", "bee", "-n", "placed", "-o", "jsonpath={.spec.nodeName}"], "n1");
+        kubectl.run(&["delete", "pod", "bee", "-n", "placed", "--force"]).ok();
+        kubectl.run(&["delete", "node", "n1"]).ok();
+        kubectl.run(&["delete", "namespace", "placed"]).ok();
+    })
+    .await;
+}
