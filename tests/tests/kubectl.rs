@@ -174,3 +174,36 @@ async fn pods_wait_for_a_node_with_room_and_say_why() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_deployment_takes_its_pods_along() {
+    with_each_kubectl(|kubectl| {
+        kubectl.run(&["create", "namespace", "owned"]).ok();
+        until(kubectl, &["get", "serviceaccount", "default", "-n", "owned", "-o", "name"], "serviceaccount/default");
+        let phases = &["get", "pods", "-n", "owned", "-o", "jsonpath={.items[*].status.phase}"];
+        let left = &["get", "replicasets,pods", "-n", "owned", "-o", "name"];
+        let create = || {
+            kubectl
+                .run(&["create", "deployment", "bees", "-n", "owned", "--image=example.com/bee:1", "--replicas=2"])
+                .ok();
+            until(kubectl, phases, "Pending Pending");
+        };
+        create();
+        kubectl.run(&["delete", "deployment", "-n", "owned", "bees"]).ok();
+        until(kubectl, left, "");
+        create();
+        // In the foreground the Deployment is the last to go, and kubectl waits for it.
+        kubectl.run(&["delete", "deployment", "-n", "owned", "bees", "--cascade=foreground"]).ok();
+        assert_eq!(kubectl.run(left).stdout.trim(), "");
+        create();
+        kubectl.run(&["delete", "deployment", "-n", "owned", "bees", "--cascade=orphan"]).ok();
+        let owners =
+            &["get", "replicasets", "-n", "owned", "-o", "jsonpath={.items[*].metadata.ownerReferences[*].kind}"];
+        assert_eq!(kubectl.run(owners).stdout.trim(), "");
+        assert_eq!(kubectl.run(phases).stdout.trim(), "Pending Pending");
+        kubectl.run(&["delete", "replicasets", "-n", "owned", "--all"]).ok();
+        until(kubectl, left, "");
+        kubectl.run(&["delete", "namespace", "owned"]).ok();
+    })
+    .await;
+}
