@@ -12,8 +12,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::authz::{Authorizer, Decision, forbidden};
 use super::token::Tokens;
 use super::{
-    ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, Attributes, SERVICE_ACCOUNT_PREFIX, User,
-    service_account_groups, split_service_account,
+    ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, Attributes, Target, User, service_account_groups,
+    split_service_account,
 };
 use crate::admission::Objects;
 
@@ -112,33 +112,41 @@ fn impersonated(user: User, headers: &HeaderMap, authorizer: &dyn Authorizer) ->
             groups.iter().map(|group| format!("{{Group  {group}}}")).collect::<Vec<_>>().join(" ")
         )));
     }
-    let check = |group: &str, resource: &str, namespace: &str, name: &str| {
-        let attributes = Attributes::resource(&user, "impersonate", group, resource, namespace, name);
-        match authorizer.authorize(&attributes) {
-            Decision::Allow { .. } => Ok(()),
-            Decision::Deny { reason } | Decision::NoOpinion { reason } => Err(forbidden(&attributes, &reason)),
-        }
+    let allowed = |wanted: Attributes| match authorizer.authorize(&wanted) {
+        Decision::Allow { .. } => Ok(()),
+        Decision::Deny { reason } | Decision::NoOpinion { reason } => Err(forbidden(&wanted, &reason)),
     };
-    match split_service_account(&name) {
+    let check = |group: &str, resource: &str, namespace: &str, name: &str| {
+        allowed(Attributes::resource(&user, "impersonate", group, resource, namespace, name))
+    };
+    // Every group that was asked for is checked; those that a service account implies are not, and are there only when none was asked for.
+    let implied = match split_service_account(&name) {
         Some((namespace, account)) => {
             check("", "serviceaccounts", namespace, account)?;
-            if groups.is_empty() {
-                groups = service_account_groups(namespace);
-            }
+            service_account_groups(namespace)
         }
-        None => check("", "users", "", &name)?,
-    }
-    for group in groups.iter().filter(|group| {
-        !group.starts_with(SERVICE_ACCOUNT_PREFIX.trim_end_matches(':')) || !name.starts_with(SERVICE_ACCOUNT_PREFIX)
-    }) {
+        None => {
+            check("", "users", "", &name)?;
+            Vec::new()
+        }
+    };
+    for group in &groups {
         check("", "groups", "", group)?;
+    }
+    if groups.is_empty() {
+        groups = implied;
     }
     if !uid.is_empty() {
         check("authentication.k8s.io", "uids", "", &uid)?;
     }
     for (key, values) in &extra {
         for value in values {
-            check("authentication.k8s.io", &format!("userextras/{key}"), "", value)?;
+            let mut wanted =
+                Attributes::resource(&user, "impersonate", "authentication.k8s.io", "userextras", "", value);
+            if let Target::Resource { subresource, .. } = &mut wanted.target {
+                subresource.clone_from(key);
+            }
+            allowed(wanted)?;
         }
     }
     if name == ANONYMOUS {
@@ -202,5 +210,44 @@ mod tests {
     #[test]
     fn a_group_without_a_user_is_refused() {
         assert!(impersonated(User::anonymous(), &headers(&[("impersonate-group", "dev")]), &Only("x")).is_err());
+    }
+
+    /// Lets everyone impersonate one resource and subresource.
+    struct Granted(&'static str, &'static str);
+    impl Authorizer for Granted {
+        fn authorize(&self, attributes: &Attributes) -> Decision {
+            match &attributes.target {
+                Target::Resource { resource, subresource, .. }
+                    if resource == "users" || (resource == self.0 && subresource == self.1) =>
+                {
+                    Decision::Allow { reason: String::new() }
+                }
+                _ => Decision::NoOpinion { reason: String::new() },
+            }
+        }
+        fn rules(&self, _: &User, _: &str) -> Vec<Rule> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn every_group_asked_for_is_checked_even_for_a_service_account() {
+        let eve = || User::authenticated("eve", Vec::new());
+        let only = Granted("serviceaccounts", "");
+        let account = ("impersonate-user", "system:serviceaccount:a:bot");
+        let user = impersonated(eve(), &headers(&[account]), &only).unwrap();
+        assert!(user.is_in("system:serviceaccounts:a"));
+        for group in ["system:serviceaccounts:kube-system", "system:serviceaccounts", "dev"] {
+            let wanted = headers(&[account, ("impersonate-group", group)]);
+            assert_eq!(impersonated(eve(), &wanted, &only).unwrap_err().code, 403, "{group}");
+        }
+    }
+
+    #[test]
+    fn an_extra_is_a_subresource_of_userextras() {
+        let eve = || User::authenticated("eve", Vec::new());
+        let wanted = headers(&[("impersonate-user", "jane"), ("impersonate-extra-scopes", "a")]);
+        assert!(impersonated(eve(), &wanted, &Granted("userextras", "scopes")).is_ok());
+        assert!(impersonated(eve(), &wanted, &Granted("userextras", "other")).is_err());
     }
 }
