@@ -9,6 +9,8 @@ mod priority;
 mod service_account;
 mod taint_nodes;
 
+pub(crate) use node_restriction::admit_token;
+
 use std::sync::Arc;
 
 use serde_json::Value;

@@ -1,10 +1,11 @@
 //! NodeRestriction: a kubelet writes its own Node, its own pods' status, and labels that are a node's to set (KEP-279).
 
 use serde_json::Value;
-use skep_api::Status;
 use skep_api::kinds::Subresource;
+use skep_api::{GroupResource, Status};
 
 use super::{Objects, Operation, Plugin, Request};
+use crate::auth::User;
 
 /// Labels below kubernetes.io and k8s.io that a kubelet may set on its Node.
 const OWN_LABELS: [&str; 12] = [
@@ -27,15 +28,64 @@ pub(super) struct NodeRestriction;
 impl Plugin for NodeRestriction {
     fn validate(&self, request: &Request<'_>, object: &Value, _objects: &dyn Objects) -> Result<(), Status> {
         let Some(node) = request.user.node() else { return Ok(()) };
-        if !request.kind.group_version.group.is_empty() {
-            return Ok(());
-        }
-        match &*request.kind.plural {
-            "nodes" => own_node(request, node, object),
-            "pods" => own_pod(request, node, object),
+        match (&*request.kind.group_version.group, &*request.kind.plural) {
+            ("", "nodes") => own_node(request, node, object),
+            ("", "pods") => own_pod(request, node, object),
+            ("coordination.k8s.io", "leases") if request.namespace != "kube-node-lease" => {
+                Err(request.forbidden("can only access leases in the \"kube-node-lease\" system namespace"))
+            }
+            ("coordination.k8s.io", "leases") if named(request, object) != node => {
+                Err(request.forbidden("can only access node lease with the same name as the requesting node"))
+            }
+            ("storage.k8s.io", "csinodes") if named(request, object) != node => {
+                Err(request.forbidden("can only access CSINode with the same name as the requesting node"))
+            }
             _ => Ok(()),
         }
     }
+}
+
+/// The name of what is written; that of a create stands in the object.
+fn named<'a>(request: &Request<'a>, object: &'a Value) -> &'a str {
+    match request.operation {
+        Operation::Create => object["metadata"]["name"].as_str().unwrap_or_default(),
+        _ => request.name,
+    }
+}
+
+/// Judges a TokenRequest: a kubelet gets tokens of its own pods only (admitServiceAccount). That the pod uses the account is checked where the token is bound.
+///
+/// # Errors
+/// 403, or 404 for a pod that is not there.
+pub(crate) fn admit_token(
+    user: &User,
+    namespace: &str,
+    account: &str,
+    token: &Value,
+    objects: &dyn Objects,
+) -> Result<(), Status> {
+    let Some(node) = user.node() else { return Ok(()) };
+    let refused = |why: &str| Err(Status::forbidden(&GroupResource::new("", "serviceaccounts"), account, why));
+    let bound = &token["spec"]["boundObjectRef"];
+    let text = |field: &str| bound[field].as_str().unwrap_or_default();
+    if text("apiVersion") != "v1" || text("kind") != "Pod" || text("name").is_empty() {
+        return refused("node requested token not bound to a pod");
+    }
+    if text("uid").is_empty() {
+        return refused("node requested token with a pod binding without a uid");
+    }
+    let pods = GroupResource::new("", "pods");
+    let pod = objects.get(&pods, namespace, text("name")).ok_or_else(|| Status::not_found(&pods, text("name")))?;
+    if pod["metadata"]["uid"] != text("uid") {
+        return refused(&format!(
+            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
+            text("uid")
+        ));
+    }
+    if pod["spec"]["nodeName"] != node {
+        return refused("node requested token bound to a pod scheduled on a different node");
+    }
+    Ok(())
 }
 
 fn own_node(request: &Request<'_>, node: &str, object: &Value) -> Result<(), Status> {
@@ -48,6 +98,12 @@ fn own_node(request: &Request<'_>, node: &str, object: &Value) -> Result<(), Sta
     if request.operation != Operation::Delete {
         for (key, value) in after.as_object().into_iter().flatten() {
             if before[key] != *value && !may_set(key) {
+                refused.push(key);
+            }
+        }
+        // A label that is taken away is changed as well.
+        for (key, _) in before.as_object().into_iter().flatten() {
+            if after.get(key).is_none() && !may_set(key) {
                 refused.push(key);
             }
         }
@@ -90,7 +146,12 @@ fn own_pod(request: &Request<'_>, node: &str, object: &Value) -> Result<(), Stat
                 return Err(request
                     .forbidden(&format!("node \"{node}\" can only create pods with spec.nodeName set to itself")));
             }
-            Ok(())
+            match referenced(&object["spec"]) {
+                Some(what) => {
+                    Err(request.forbidden(&format!("node \"{node}\" can not create pods that reference {what}")))
+                }
+                None => Ok(()),
+            }
         }
         (Operation::Update, Some(Subresource::Status)) | (Operation::Delete, None) => {
             if bound(request.old.unwrap_or(object)) {
@@ -101,4 +162,41 @@ fn own_pod(request: &Request<'_>, node: &str, object: &Value) -> Result<(), Stat
         }
         (operation, _) => Err(request.forbidden(&format!("unexpected operation {operation:?} of node \"{node}\""))),
     }
+}
+
+/// The kind of object that a pod's specification refers to, if any: a mirror pod that does would let its kubelet read the object.
+fn referenced(spec: &Value) -> Option<&'static str> {
+    let items = |value: &'_ Value| -> Vec<Value> { value.as_array().cloned().unwrap_or_default() };
+    if !items(&spec["imagePullSecrets"]).is_empty() {
+        return Some("secrets");
+    }
+    for container in ["initContainers", "containers", "ephemeralContainers"].iter().flat_map(|list| items(&spec[*list]))
+    {
+        let sources = items(&container["env"]).into_iter().map(|env| env["valueFrom"].clone());
+        for source in sources.chain(items(&container["envFrom"])) {
+            if source.get("secretKeyRef").or(source.get("secretRef")).is_some_and(|there| !there.is_null()) {
+                return Some("secrets");
+            }
+            if source.get("configMapKeyRef").or(source.get("configMapRef")).is_some_and(|there| !there.is_null()) {
+                return Some("configmaps");
+            }
+        }
+    }
+    items(&spec["volumes"]).iter().find_map(|volume| {
+        let projected = items(&volume["projected"]["sources"]);
+        std::iter::once(volume).chain(&projected).find_map(source_reference)
+    })
+}
+
+fn source_reference(source: &Value) -> Option<&'static str> {
+    source.as_object()?.iter().filter(|(_, value)| !value.is_null()).find_map(|(key, value)| match key.as_str() {
+        "secret" => Some("secrets"),
+        "configMap" => Some("configmaps"),
+        "persistentVolumeClaim" | "ephemeral" => Some("persistentvolumeclaims"),
+        "serviceAccountToken" => Some("serviceaccounts"),
+        _ => ["secretRef", "nodePublishSecretRef", "secretName"]
+            .iter()
+            .any(|field| value.get(field).is_some_and(|there| !there.is_null()))
+            .then_some("secrets"),
+    })
 }

@@ -139,3 +139,72 @@ fn nobody_grants_what_they_do_not_have() {
         write(json!({"rules": [{"verbs": ["delete"], "apiGroups": [""], "resources": ["pods"]}]})).unwrap_err();
     assert!(status.message.contains("is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\"]}"), "{status}");
 }
+
+fn kubelet() -> User {
+    User::authenticated("system:node:n1", vec!["system:nodes".to_owned()])
+}
+
+#[test]
+fn a_kubelet_gets_tokens_of_its_own_pods_only() {
+    let pod = |node: &str| json!({"metadata": {"uid": "u"}, "spec": {"nodeName": node}});
+    let world = World::default().with("pods", "a", "mine", pod("n1")).with("pods", "a", "other", pod("n2"));
+    let ask = |reference: Value| {
+        let token = json!({"spec": {"boundObjectRef": reference}});
+        admit_token(&kubelet(), "a", "bot", &token, &world).map_err(|status| (status.code, status.message))
+    };
+    let pod = |name: &str, uid: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid});
+    ask(pod("mine", "u")).unwrap();
+    let said = |why: &str| Err((403, format!("serviceaccounts \"bot\" is forbidden: {why}")));
+    assert_eq!(ask(Value::Null), said("node requested token not bound to a pod"));
+    assert_eq!(ask(pod("mine", "")), said("node requested token with a pod binding without a uid"));
+    assert_eq!(ask(pod("other", "u")), said("node requested token bound to a pod scheduled on a different node"));
+    assert_eq!(ask(pod("mine", "v")).unwrap_err().0, 403);
+    assert_eq!(ask(pod("gone", "u")).unwrap_err().0, 404);
+    admit_token(&User::authenticated("jane", Vec::new()), "a", "bot", &json!({}), &world).unwrap();
+}
+
+#[test]
+fn a_kubelet_takes_no_reserved_label_away() {
+    let (kind, user) = (kind("nodes"), kubelet());
+    let old = json!({"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y", "example.com/x": "y"}}});
+    let chain = Chain::default_plugins(Authorizers::new());
+    let write =
+        |new: Value| chain.validate(&request(&kind, Operation::Update, &user, "n1", Some(&old)), &new, &world());
+    write(json!({"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y"}}})).unwrap();
+    assert!(write(json!({"metadata": {}})).is_err());
+}
+
+#[test]
+fn a_kubelet_creates_its_own_lease_only() {
+    let (kind, user) = (kind("leases"), kubelet());
+    let chain = Chain::default_plugins(Authorizers::new());
+    let write = |namespace: &str, name: &str| {
+        let request = Request { namespace, ..request(&kind, Operation::Create, &user, name, None) };
+        chain.validate(&request, &json!({"metadata": {"name": name}}), &world())
+    };
+    write("kube-node-lease", "n1").unwrap();
+    assert!(write("kube-node-lease", "n2").is_err());
+    assert!(write("kube-system", "n1").is_err());
+}
+
+#[test]
+fn a_mirror_pod_refers_to_no_object() {
+    let (kind, user) = (kind("pods"), kubelet());
+    let chain = Chain::default_plugins(Authorizers::new());
+    let write = |more: Value| {
+        let mut spec = json!({"nodeName": "n1", "containers": [{"name": "c"}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let pod = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": spec});
+        chain.validate(&request(&kind, Operation::Create, &user, "p", None), &pod, &world())
+    };
+    write(json!({"volumes": [{"name": "v", "emptyDir": {}}]})).unwrap();
+    for spec in [
+        json!({"imagePullSecrets": [{"name": "s"}]}),
+        json!({"containers": [{"env": [{"name": "e", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}]}),
+        json!({"containers": [{"envFrom": [{"configMapRef": {"name": "c"}}]}]}),
+        json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+        json!({"volumes": [{"name": "v", "projected": {"sources": [{"configMap": {"name": "c"}}]}}]}),
+    ] {
+        assert!(write(spec.clone()).is_err(), "{spec}");
+    }
+}

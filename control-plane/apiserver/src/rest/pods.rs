@@ -74,6 +74,7 @@ impl Engine {
     pub async fn token(&self, call: &Call<'_>, body: &[u8], media: Media, tokens: &Tokens) -> Result<Answer, Status> {
         let request = read(body, media, "TokenRequest", "io.k8s.api.authentication.v1.TokenRequest")?;
         let account = served(call.kind, &*self.newest(call).await?);
+        crate::admission::admit_token(call.user, call.namespace, call.name, &request, &*self.cache)?;
         let answer = tokens.request(&account, request, &*self.cache, call.now)?;
         Ok(Answer::with(201, Payload::Value(answer), Vec::new()))
     }
