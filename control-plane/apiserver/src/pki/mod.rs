@@ -8,7 +8,7 @@ mod tls;
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::{Timestamp, ToSpan};
@@ -16,7 +16,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 use crate::auth::token::SigningKey;
 
@@ -70,7 +70,9 @@ impl Pki {
     /// # Errors
     /// When files can't be used.
     pub fn open_or_create(directory: &Path, names: &[String], now: Timestamp) -> Result<Self, Error> {
-        fs::create_dir_all(directory).map_err(|source| Error::File { path: directory.to_owned(), source })?;
+        let failed = |source| Error::File { path: directory.to_owned(), source };
+        fs::create_dir_all(directory).map_err(failed)?;
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(failed)?;
         let (certificate, key) = (directory.join("ca.crt"), directory.join("ca.key"));
         if !certificate.exists() {
             let (pem, key_pem) = new_authority(now)?;
@@ -157,7 +159,7 @@ impl Pki {
     ) -> Result<(), Error> {
         let (certificate, key) =
             (self.directory.join(format!("{name}.crt")), self.directory.join(format!("{name}.key")));
-        if certificate.exists() && key.exists() && self.is_good(&certificate, names)? {
+        if certificate.exists() && key.exists() && self.is_good(&certificate, &key, names)? {
             return Ok(());
         }
         let (pem, key_pem) = self.sign(params()?)?;
@@ -165,13 +167,19 @@ impl Pki {
         write(&certificate, &pem, 0o644)
     }
 
-    /// Whether a certificate has all names, and its end is not near.
-    fn is_good(&self, path: &Path, names: &[String]) -> Result<bool, Error> {
+    /// Whether a certificate belongs to its key and to the authority, has all names, and its end is not near.
+    fn is_good(&self, path: &Path, key: &Path, names: &[String]) -> Result<bool, Error> {
         let pem = read(path)?;
         let malformed = |why: String| Error::Malformed { path: path.to_owned(), why };
         let (_, pem) =
             x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| malformed(error.to_string()))?;
         let (_, parsed) = X509Certificate::from_der(&pem.contents).map_err(|error| malformed(error.to_string()))?;
+        // A stop between writing the two leaves a new key with an old certificate.
+        let paired = KeyPair::from_pem(&read(key)?)
+            .is_ok_and(|key| key.public_key_raw() == parsed.public_key().subject_public_key.data.as_ref());
+        if !paired || !self.has_issued(&parsed)? {
+            return Ok(false);
+        }
         let renew = self.now.checked_add((RENEW_DAYS * 24).hours()).unwrap_or(self.now);
         if parsed.validity().not_after.timestamp() < renew.as_second() {
             return Ok(false);
@@ -183,6 +191,23 @@ impl Pki {
             .map(|names| names.value.general_names.iter().filter_map(name_of).collect())
             .unwrap_or_default();
         Ok(names.iter().all(|name| there.contains(name)))
+    }
+
+    /// Whether a certificate names the present authority's key as its issuer's.
+    fn has_issued(&self, leaf: &X509Certificate<'_>) -> Result<bool, Error> {
+        let malformed = |why: String| Error::Malformed { path: self.path("ca.crt"), why };
+        let (_, pem) =
+            x509_parser::pem::parse_x509_pem(self.ca_pem.as_bytes()).map_err(|error| malformed(error.to_string()))?;
+        let (_, authority) = X509Certificate::from_der(&pem.contents).map_err(|error| malformed(error.to_string()))?;
+        let own = authority.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+            _ => None,
+        });
+        let issuer = leaf.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0),
+            _ => None,
+        });
+        Ok(own.is_some() && own == issuer && leaf.issuer() == authority.subject())
     }
 
     fn sign(&self, mut params: CertificateParams) -> Result<(String, String), Error> {

@@ -52,3 +52,42 @@ fn a_client_certificate_carries_its_user_and_group() {
     let groups: Vec<&str> = parsed.subject().iter_organization().filter_map(|o| o.as_str().ok()).collect();
     assert_eq!(groups, ["dev"]);
 }
+
+#[test]
+fn the_directory_is_for_its_owner_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = folder.path().join("pki");
+    fs::create_dir(&pki).unwrap();
+    fs::set_permissions(&pki, fs::Permissions::from_mode(0o755)).unwrap();
+    Pki::open_or_create(&pki, &[], now()).unwrap();
+    assert_eq!(fs::metadata(&pki).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_key_without_its_certificate_is_healed_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::open_or_create(folder.path(), &[], now()).unwrap();
+    for name in ["apiserver.key", "apiserver-kubelet-client.key"] {
+        write(&folder.path().join(name), &pki.client("other", None).unwrap().key, 0o600).unwrap();
+    }
+    let healed = Pki::open_or_create(folder.path(), &[], now()).unwrap();
+    healed.server_config().unwrap();
+    healed.kubelet_client().unwrap();
+}
+
+#[test]
+fn a_certificate_of_another_authority_is_made_anew() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    Pki::open_or_create(folder.path(), &[], now()).unwrap();
+    Pki::open_or_create(other.path(), &[], now()).unwrap();
+    let serving = || read(&folder.path().join("apiserver.crt")).unwrap();
+    let before = serving();
+    for name in ["ca.crt", "ca.key"] {
+        fs::copy(other.path().join(name), folder.path().join(name)).unwrap();
+    }
+    Pki::open_or_create(folder.path(), &[], now()).unwrap();
+    let after = serving();
+    assert_ne!(before, after);
+    Pki::open_or_create(folder.path(), &[], now()).unwrap();
+    assert_eq!(after, serving());
+}
