@@ -66,9 +66,9 @@ pub async fn run(
 }
 
 /// A kind's objects while they are listed anew; the state keeps the old ones until the list is whole.
-struct Listing<K> {
+pub(crate) struct Listing<K> {
     fresh: BTreeMap<Name, K>,
-    complete: bool,
+    pub(crate) complete: bool,
 }
 
 impl<K> Default for Listing<K> {
@@ -78,7 +78,7 @@ impl<K> Default for Listing<K> {
 }
 
 impl<K: Resource> Listing<K> {
-    fn apply(&mut self, event: Result<Event<K>, watcher::Error>, state: &mut BTreeMap<Name, K>) {
+    pub(crate) fn apply(&mut self, event: Result<Event<K>, watcher::Error>, state: &mut BTreeMap<Name, K>) {
         match event {
             Ok(Event::Init) => self.fresh.clear(),
             Ok(Event::InitApply(object)) => drop(self.fresh.insert(name(&object), object)),
@@ -98,7 +98,7 @@ fn name(object: &impl Resource) -> Name {
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
-async fn next<T>(stream: &mut (impl Stream<Item = T> + Unpin)) -> T {
+pub(crate) async fn next<T>(stream: &mut (impl Stream<Item = T> + Unpin)) -> T {
     match stream.next().await {
         Some(item) => item,
         // A watcher's stream has no end.
@@ -106,7 +106,7 @@ async fn next<T>(stream: &mut (impl Stream<Item = T> + Unpin)) -> T {
     }
 }
 
-async fn wait(due: Option<Instant>) {
+pub(crate) async fn wait(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,

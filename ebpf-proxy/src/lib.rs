@@ -7,6 +7,8 @@
 //! Invariant: what the kernel's maps hold is decided by `compile` alone; nothing else writes services, slots or backends.
 
 pub mod agent;
+pub mod cni;
 pub mod compile;
 pub mod kernel;
 pub mod object;
+pub mod pods;

@@ -2,14 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use skep_ebpf_common::{Endpoint, TCP};
 use skep_ebpf_proxy::compile::ServiceState;
 use skep_ebpf_proxy::kernel::{self, Maps};
-use skep_ebpf_proxy::{agent, object};
+use skep_ebpf_proxy::pods::{Pods, routes};
+use skep_ebpf_proxy::{agent, cni, object};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Serves Kubernetes Services on this node by eBPF programs.
@@ -54,6 +57,15 @@ struct Run {
     /// The eBPF object, where it is not in the binary or beside it.
     #[arg(long)]
     ebpf_object: Option<PathBuf>,
+    /// Serves `skep-cni` on this unix socket and routes to other nodes' pods; without it pods' links are someone else's.
+    #[arg(long)]
+    cni_socket: Option<PathBuf>,
+    /// Where the pods' addresses are kept.
+    #[arg(long, default_value = "/var/lib/skep/pods")]
+    pod_state_dir: PathBuf,
+    /// The link to other nodes, whose MTU the pods get; else the default route's.
+    #[arg(long)]
+    uplink: Option<String>,
 }
 
 #[tokio::main]
@@ -78,16 +90,32 @@ async fn run(args: Run, bpf_dir: &Path) -> anyhow::Result<()> {
     tracing::info!(cgroup = %args.cgroup.display(), bpf_dir = %bpf_dir.display(), "programs attached");
     let agent_name = concat!("skep-ebpf-proxy/", env!("CARGO_PKG_VERSION"));
     let client = skep_client::connect(&args.kubeconfig, agent_name).await?;
-    let state = ServiceState { node_name: args.node_name, node_addresses: args.node_ips, ..ServiceState::default() };
     let stop = CancellationToken::new();
+    let mut pod_tasks = JoinSet::new();
+    if let Some(socket) = args.cni_socket {
+        let pods = Arc::new(Pods::open(&args.pod_state_dir, "/proc/self/ns/net".into(), args.uplink)?);
+        let (server, token) = (Arc::clone(&pods), stop.clone());
+        pod_tasks.spawn(async move { cni::server::run(&socket, server, token).await.context("can't serve CNI calls") });
+        let (client, own, token) = (client.clone(), args.node_name.clone(), stop.clone());
+        pod_tasks.spawn(async move {
+            routes::run(client, &own, pods, token).await;
+            Ok(())
+        });
+    }
+    let state = ServiceState { node_name: args.node_name, node_addresses: args.node_ips, ..ServiceState::default() };
     let mut running = std::pin::pin!(agent::run(client, state, maps, stop.clone()));
     tokio::select! {
         result = &mut running => return Ok(result?),
+        Some(ended) = pod_tasks.join_next() => return ended?,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     stop.cancel();
-    Ok(running.await?)
+    running.await?;
+    while let Some(ended) = pod_tasks.join_next().await {
+        ended??;
+    }
+    Ok(())
 }
 
 fn show_services(bpf_dir: &Path) -> anyhow::Result<()> {
