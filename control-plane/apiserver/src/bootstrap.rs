@@ -12,6 +12,7 @@ use skep_api::{Reason, Status};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::admission::Objects;
 use crate::auth::{User, bootstrap};
 use crate::rest::{Call, Engine, Query};
 
@@ -79,6 +80,16 @@ async fn ensure_roles(engine: &Engine) -> Result<(), Status> {
         let (plural, namespace) = (write.resource, write.namespace.clone());
         let wanted = write.object;
         ensure_object(engine, ("rbac.authorization.k8s.io", "v1", plural), &namespace, wanted.clone(), |_| {
+            Some(wanted.clone())
+        })
+        .await?;
+    }
+    let resource = GroupResource { group: "rbac.authorization.k8s.io".into(), resource: "clusterroles".into() };
+    let stored = Objects::list(&*engine.cache, &resource, None);
+    let roles: Vec<Value> = stored.iter().map(|role| (**role).clone()).collect();
+    for write in bootstrap::aggregation_writes(&roles) {
+        let wanted = write.object;
+        ensure_object(engine, ("rbac.authorization.k8s.io", "v1", "clusterroles"), "", wanted.clone(), |_| {
             Some(wanted.clone())
         })
         .await?;

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::authz::Rule;
+use super::authz::{Authorizers, Rule};
 
 const POLICY: &str = include_str!("bootstrap.txt");
 const OWN: &str = include_str!("bootstrap_skep.txt");
@@ -67,6 +67,27 @@ pub fn reconcile(existing: &dyn Fn(&str, &str, &str) -> Option<Value>) -> Vec<Wr
                 }
             }
         }
+    }
+    writes
+}
+
+/// The aggregated ClusterRoles of `roles` whose stored rules are not those that their selectors give now, with the rules that they should have.
+#[must_use]
+pub fn aggregation_writes(roles: &[Value]) -> Vec<Write> {
+    let authorizers = Authorizers::new();
+    let name = |role: &Value| role["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    for role in roles {
+        authorizers.rbac().apply("clusterroles", "", &name(role), Some(role));
+    }
+    let mut writes = Vec::new();
+    for role in roles {
+        let Some(rules) = authorizers.rbac().aggregated(&name(role)) else { continue };
+        if Rule::list(&role["rules"]) == rules {
+            continue;
+        }
+        let mut object = role.clone();
+        object["rules"] = rules.iter().map(Rule::to_value).collect();
+        writes.push(Write { resource: "clusterroles", namespace: String::new(), object });
     }
     writes
 }
@@ -213,5 +234,21 @@ mod tests {
         let writes = reconcile(&without);
         assert_eq!(writes.len(), 1);
         assert_eq!(writes[0].object["subjects"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn aggregated_roles_are_written_with_their_rules_once() {
+        let mut roles: Vec<Value> =
+            objects().into_iter().filter(|w| w.resource == "clusterroles").map(|w| w.object).collect();
+        let writes = aggregation_writes(&roles);
+        for name in ["admin", "edit", "view"] {
+            let write = writes.iter().find(|write| write.object["metadata"]["name"] == name).unwrap();
+            assert!(!write.object["rules"].as_array().unwrap().is_empty(), "{name}");
+        }
+        for write in writes {
+            let there = roles.iter_mut().find(|r| r["metadata"]["name"] == write.object["metadata"]["name"]).unwrap();
+            *there = write.object;
+        }
+        assert_eq!(aggregation_writes(&roles), []);
     }
 }
