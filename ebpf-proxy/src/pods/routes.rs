@@ -148,3 +148,28 @@ fn ours(route: &RouteMessage) -> Option<(Cidr, Ipv4Addr)> {
     }
     Some((Cidr { address, length: route.header.destination_prefix_length }, gateway?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_nodes_networks_are_routed_by_their_internal_address() {
+        let node = |name: &str, networks: &[&str], address: &str| {
+            let node = serde_json::json!({
+                "metadata": { "name": name },
+                "spec": { "podCIDRs": networks },
+                "status": { "addresses": [{ "type": "Hostname", "address": name }, { "type": "InternalIP", "address": address }] },
+            });
+            ((String::new(), name.to_owned()), serde_json::from_value::<SlimNode>(node).expect("a node"))
+        };
+        let nodes = BTreeMap::from([
+            node("own", &["10.0.1.0/24"], "192.0.2.1"),
+            node("other", &["10.0.2.0/24", "2001:db8::/64"], "192.0.2.2"),
+            node("new", &[], "192.0.2.3"),
+            node("addressless", &["10.0.4.0/24"], "not-yet"),
+        ]);
+        let network = "10.0.2.0/24".parse().expect("a network");
+        assert_eq!(compile("own", &nodes), Routes::from([(network, Ipv4Addr::new(192, 0, 2, 2))]));
+    }
+}
