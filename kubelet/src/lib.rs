@@ -1,7 +1,7 @@
 //! The node agent: runs the pods bound to its node on containerd.
 //!
-//! Invariant: what decides ([`pod::plan`]) does no I/O and reads no clock. What acts ([`cgroups`], [`cni`], [`logs`]) decides
-//! nothing. A container never depends on the kubelet's life: its log lives in a process of its own.
+//! Invariant: what decides ([`pod::plan`]) does no I/O and reads no clock. What acts ([`cgroups`], [`cni`], [`logs`])
+//! decides nothing. A container never depends on the kubelet's life: its log lives in a process of its own.
 
 pub mod cgroups;
 pub mod cni;
