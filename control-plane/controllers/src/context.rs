@@ -1,7 +1,8 @@
 //! What a controller works with: its own client (which names it to the API server), the shared informers and its events.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use skep_client::slim::SlimPod;
@@ -27,6 +28,10 @@ pub struct Informers {
     pub replica_sets: Informer<ReplicaSet>,
     /// ServiceAccounts.
     pub service_accounts: Informer<ServiceAccount>,
+    /// Services.
+    pub services: Informer<Service>,
+    /// The EndpointSlices that the controller here manages.
+    pub endpoint_slices: Informer<EndpointSlice>,
     /// The ConfigMaps of the name `kube-root-ca.crt`.
     pub root_ca_config_maps: Informer<ConfigMap>,
 }
@@ -59,6 +64,9 @@ impl Informers {
         watch(&self.deployments, Api::all(client.clone()), all(), tasks, shutdown);
         watch(&self.replica_sets, Api::all(client.clone()), all(), tasks, shutdown);
         watch(&self.service_accounts, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.services, Api::all(client.clone()), all(), tasks, shutdown);
+        let managed = all().labels(&crate::endpoint_slice::managed());
+        watch(&self.endpoint_slices, Api::all(client.clone()), managed, tasks, shutdown);
         watch(&self.root_ca_config_maps, Api::all(client.clone()), root_ca, tasks, shutdown);
     }
 
@@ -70,6 +78,8 @@ impl Informers {
         self.deployments.synced().await;
         self.replica_sets.synced().await;
         self.service_accounts.synced().await;
+        self.services.synced().await;
+        self.endpoint_slices.synced().await;
         self.root_ca_config_maps.synced().await;
     }
 }

@@ -10,6 +10,7 @@
 
 mod context;
 mod deployment;
+mod endpoint_slice;
 mod garbage_collector;
 mod namespace;
 mod node_ipam;
@@ -59,7 +60,7 @@ impl Default for Options {
     }
 }
 
-/// Starts the controllers of Deployments, ReplicaSets, namespaces, ServiceAccounts, root CA ConfigMaps and podCIDRs, and the garbage collector. They end after `shutdown` is cancelled, each with the key it has; the set is then empty.
+/// Starts the controllers of Deployments, ReplicaSets, namespaces, ServiceAccounts, root CA ConfigMaps, podCIDRs and EndpointSlices, and the garbage collector. They end after `shutdown` is cancelled, each with the key it has; the set is then empty.
 ///
 /// The client needs the rights of upstream's controllers on all that they write. Nothing is written before the informers have
 /// their first lists, so a slow API server delays the work and never makes it wrong.
@@ -97,6 +98,7 @@ fn start(
     let service_account_context = context("serviceaccount-controller");
     let root_ca_context = context("root-ca-certificate-publisher-controller");
     let node_ipam_context = context("cidrAllocator");
+    let endpoint_slice_context = context("endpointslice-controller");
     let garbage_collector_context = context("generic-garbage-collector");
     deployment::start(deployment_context, options, tasks, shutdown);
     replica_set::start(replica_set_context, options, tasks, shutdown);
@@ -104,5 +106,6 @@ fn start(
     service_account::start(service_account_context, tasks, shutdown);
     root_ca::start(root_ca_context, options, tasks, shutdown);
     node_ipam::start(node_ipam_context, options, tasks, shutdown);
+    endpoint_slice::start(endpoint_slice_context, options, tasks, shutdown);
     garbage_collector::start(garbage_collector_context, tasks, shutdown);
 }
