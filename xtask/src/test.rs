@@ -41,6 +41,11 @@ const LAYERS: &[Layer] = &[
         },
     },
     Layer {
+        name: "scheduler: against a real API server",
+        packages: &[],
+        commands: || vec![cargo(&["test", "--package", "skep-scheduler", "--tests"])],
+    },
+    Layer {
         name: "kubelet: a real containerd and runc",
         packages: &[("containerd", "containerd"), ("runc", "runc"), ("busybox", "busybox-static")],
         commands: || vec![cargo(&["test", "--package", "skep-kubelet", "--tests"])],
