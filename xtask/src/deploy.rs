@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -69,15 +69,15 @@ fn up(args: &Args, control_plane: &Process<'_>) -> Result<()> {
     let binary = shell::target().join("release/skep-control-plane");
     let mut command = Command::new(binary);
     command.arg("serve").arg("--data-dir").arg(&args.data_dir).args(["--listen", &args.listen.to_string()]);
-    control_plane.start(command)?;
+    let mut child = control_plane.start(command)?;
     progress.inc(1);
     progress.set_message("waiting until it is ready");
     wait_for(|| {
         if kubeconfig.exists() {
             return Ok(true);
         }
-        if control_plane.pid()?.is_none() {
-            bail!("the control plane ended; its log is {}", control_plane.log().display());
+        if let Some(status) = child.try_wait()? {
+            bail!("the control plane ended with {status}; its log is {}", control_plane.log().display());
         }
         Ok(false)
     })
@@ -140,7 +140,8 @@ impl Process<'_> {
         Ok(program.ends_with(self.name).then_some(pid))
     }
 
-    fn start(&self, mut command: Command) -> Result<()> {
+    /// Starts the process, and notes its pid.
+    fn start(&self, mut command: Command) -> Result<Child> {
         for path in [self.log(), self.pid_file()] {
             let folder = path.parent().context("a path below the data directory has a parent")?;
             fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
@@ -155,7 +156,8 @@ impl Process<'_> {
             .process_group(0)
             .spawn()
             .with_context(|| format!("can't start {}", self.name))?;
-        fs::write(self.pid_file(), child.id().to_string()).context("can't write the pid file")
+        fs::write(self.pid_file(), child.id().to_string()).context("can't write the pid file")?;
+        Ok(child)
     }
 
     fn stop(&self) -> Result<()> {
