@@ -56,11 +56,17 @@ pub async fn call(
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
-    if let Some(mut input) = child.stdin.take() {
-        // A plugin that ends without reading has more to say by its exit than the broken pipe has.
-        let _ = input.write_all(config.to_string().as_bytes()).await;
-    }
-    let output = child.wait_with_output().await?;
+    let input = child.stdin.take();
+    let text = config.to_string();
+    let write = async move {
+        if let Some(mut input) = input {
+            // A plugin that ends without reading has more to say by its exit than the broken pipe has.
+            let _ = input.write_all(text.as_bytes()).await;
+        }
+    };
+    // Together: a plugin may answer before it has read everything, and a full pipe would hold both.
+    let ((), output) = tokio::join!(write, child.wait_with_output());
+    let output = output?;
     if !output.status.success() {
         let answer: Option<Value> = serde_json::from_slice(&output.stdout).ok();
         let message = answer.as_ref().and_then(|answer| answer["msg"].as_str()).map(String::from);
