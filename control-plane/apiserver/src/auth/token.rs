@@ -7,8 +7,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use skep_api::field::{Error as FieldError, Path};
 use skep_api::gvk::{GroupKind, Name};
+use skep_api::kinds::authentication;
 use skep_api::{GroupResource, Status};
 
 use super::{User, service_account_groups, service_account_name};
@@ -16,9 +16,6 @@ use crate::admission::Objects;
 
 /// Who signs tokens, and for whom they are when nobody says: upstream's default issuer.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
-const DEFAULT_LIFETIME: i64 = 3600;
-const MIN_LIFETIME: i64 = 600;
-const MAX_LIFETIME: i64 = 1 << 32;
 
 /// The key pair that signs tokens, as PEM.
 pub struct SigningKey {
@@ -149,8 +146,14 @@ impl Tokens {
         if !given.is_empty() && given != name {
             return Err(Status::bad_request("metadata.name does not match the name of the service account"));
         }
-        let lifetime = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_LIFETIME);
-        check_lifetime(lifetime)?;
+        authentication::default_token_request(&mut request);
+        let errors = authentication::validate_token_request(&request);
+        if !errors.is_empty() {
+            let kind =
+                GroupKind { group: Name::Borrowed("authentication.k8s.io"), kind: Name::Borrowed("TokenRequest") };
+            return Err(Status::invalid(&kind, "", &errors));
+        }
+        let lifetime = request["spec"]["expirationSeconds"].as_i64().unwrap_or_default();
         let audiences: Vec<String> = request["spec"]["audiences"]
             .as_array()
             .into_iter()
@@ -251,19 +254,6 @@ impl Tokens {
         }
         Ok(Authenticated { user, audiences: matching })
     }
-}
-
-fn check_lifetime(seconds: i64) -> Result<(), Status> {
-    let path = Path::new("spec").child("expirationSeconds");
-    let why = if seconds < MIN_LIFETIME {
-        "may not specify a duration less than 10 minutes"
-    } else if seconds > MAX_LIFETIME {
-        "may not specify a duration larger than 2^32 seconds"
-    } else {
-        return Ok(());
-    };
-    let kind = GroupKind { group: Name::Borrowed("authentication.k8s.io"), kind: Name::Borrowed("TokenRequest") };
-    Err(Status::invalid(&kind, "", &vec![FieldError::invalid(&path, seconds, why)]))
 }
 
 fn bind(

@@ -175,10 +175,4 @@ impl Watching {
     pub fn try_next(&mut self) -> Option<Seen> {
         self.queue.try_recv().ok()
     }
-
-    /// Whether the watcher has been cut off and everything before that was read.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.queue.is_closed() && self.queue.is_empty()
-    }
 }

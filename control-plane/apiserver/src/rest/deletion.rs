@@ -5,6 +5,7 @@
 use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 use skep_api::kinds::Kind;
+use skep_api::kinds::core::pod;
 use skep_api::{GroupResource, Status};
 
 use super::metadata::next_generation;
@@ -36,7 +37,7 @@ pub fn plan(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp
     let graceful = match begin_graceful(&mut marked, grace, options, now) {
         Graceful::No => false,
         Graceful::Begun => true,
-        Graceful::Pending => return finish_pending(kind, object, marked, options, now),
+        Graceful::Pending => return Ok(finish_pending(kind, object, marked, options)),
     };
     let changed = set_finalizers(&mut marked, options);
     let waits = has_finalizers(kind, &marked);
@@ -111,17 +112,11 @@ fn begin_graceful(object: &mut Value, grace: Option<i64>, options: &DeleteOption
 }
 
 /// A repeated delete of an object that is being deleted gracefully: it may still change finalizers, and at a grace period of 0 it removes what nothing holds.
-fn finish_pending(
-    kind: &Kind,
-    object: &Value,
-    mut marked: Value,
-    options: &DeleteOptions,
-    _now: Timestamp,
-) -> Result<Deletion, Status> {
+fn finish_pending(kind: &Kind, object: &Value, mut marked: Value, options: &DeleteOptions) -> Deletion {
     if is_finished(kind, object) {
-        return Ok(Deletion::Remove);
+        return Deletion::Remove;
     }
-    if set_finalizers(&mut marked, options) { Ok(Deletion::Mark(marked)) } else { Ok(Deletion::Pending) }
+    if set_finalizers(&mut marked, options) { Deletion::Mark(marked) } else { Deletion::Pending }
 }
 
 /// How long the object may take to go, for kinds that end gracefully: only pods, which a kubelet runs.
@@ -129,14 +124,7 @@ fn grace_period(kind: &Kind, object: &Value, options: &DeleteOptions) -> Option<
     if kind.plural != "pods" || !kind.group_version.group.is_empty() {
         return None;
     }
-    let unassigned = object["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
-    let over = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    if unassigned || over {
-        return Some(0);
-    }
-    let wanted = options.grace_period_seconds.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64());
-    // A negative period is taken as 1 s (upstream's podStrategy.CheckGracefulDelete).
-    Some(wanted.map_or(30, |seconds| if seconds < 0 { 1 } else { seconds }))
+    Some(pod::graceful_deletion_seconds(object, options.grace_period_seconds))
 }
 
 /// Adds and removes the finalizers that stand for a propagation policy; `true` if that changed anything.
