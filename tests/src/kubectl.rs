@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// Seconds that one kubectl may take.
+const PATIENCE: &str = "120";
+
 /// What a kubectl said.
 #[derive(Debug)]
 pub struct Output {
@@ -68,7 +71,10 @@ impl Kubectl {
     #[must_use]
     pub fn run_with(&self, arguments: &[&str], input: &str) -> Output {
         use std::io::Write as _;
-        let mut child = Command::new(&self.binary)
+        // A kubectl that waits for ever fails its test instead of holding the run.
+        let mut child = Command::new("timeout")
+            .arg(PATIENCE)
+            .arg(&self.binary)
             .args(arguments)
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
