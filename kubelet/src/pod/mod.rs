@@ -1,4 +1,5 @@
 //! What a pod needs next: decisions without I/O.
 
 pub mod expansion;
+pub mod observation;
 pub mod plan;

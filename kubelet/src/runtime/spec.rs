@@ -33,6 +33,20 @@ pub struct BindMount {
     pub destination: PathBuf,
     /// Writes are refused.
     pub read_only: bool,
+    /// What is mounted below it, before or later, is seen on the other side.
+    pub propagation: Propagation,
+}
+
+/// How mounts spread between a volume and the node (upstream: `mountPropagation`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// Neither way (`None`).
+    #[default]
+    Private,
+    /// From the node into the container (`HostToContainer`).
+    FromNode,
+    /// Both ways (`Bidirectional`).
+    Both,
 }
 
 /// The pod's pinned namespaces; one that is none is the node's own (`hostNetwork`, `hostIPC`).
@@ -44,10 +58,12 @@ pub struct PodNamespaces {
     pub ipc: Option<PathBuf>,
     /// Hostname.
     pub uts: Option<PathBuf>,
+    /// Processes: false is a namespace of the container's own, true the node's (`hostPID`).
+    pub host_pid: bool,
 }
 
 /// All that makes a container's specification.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ContainerSpec {
     /// The command and its arguments, expanded.
     pub args: Vec<String>,
@@ -73,6 +89,14 @@ pub struct ContainerSpec {
     pub mounts: Vec<BindMount>,
     /// The pod's namespaces.
     pub namespaces: PodNamespaces,
+    /// The pod's `/dev/shm` on the node, shared by its containers; none is the node's own (`hostIPC`).
+    pub shm: Option<PathBuf>,
+    /// All devices, `/sys` writable, nothing masked (`privileged`).
+    pub privileged: bool,
+    /// Nothing of `/proc` is masked or read-only (`procMount: Unmasked`).
+    pub unmasked_proc: bool,
+    /// The seccomp profile as the OCI specification's `linux.seccomp`; none is unconfined.
+    pub seccomp: Option<Value>,
     /// The container's cgroup, below the pod's.
     pub cgroup: PathBuf,
     /// Weight, quota (microseconds a 100 ms period) and memory bytes.
@@ -148,8 +172,13 @@ impl ContainerSpec {
         });
         mounts.extend(self.mounts.iter().map(|bind| {
             let access = if bind.read_only { "ro" } else { "rw" };
+            let propagation = match bind.propagation {
+                Propagation::Private => "rprivate",
+                Propagation::FromNode => "rslave",
+                Propagation::Both => "rshared",
+            };
             json!({"destination": bind.destination, "type": "bind", "source": bind.source,
-                "options": ["rbind", "rprivate", access]})
+                "options": ["rbind", propagation, access]})
         }));
         mounts
     }
