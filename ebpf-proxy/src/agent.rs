@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::{Stream, StreamExt};
 use kube::runtime::watcher::{self, Event};
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::compile::{Name, ServiceState, compile};
+use crate::dns::Publisher;
 use crate::kernel::{KernelError, Maps};
 
 /// How long events gather before the kernel is updated: a rollout brings many.
@@ -21,7 +22,7 @@ const GATHER: Duration = Duration::from_millis(20);
 /// How long after a failed update it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Keeps the maps equal to what the API says, until `stop`. Nothing is written before both kinds were listed once: an agent
+/// Keeps the maps, and the `names` that are served, equal to what the API says, until `stop`. Nothing is written before both kinds were listed once: an agent
 /// that starts anew never empties maps that serve traffic.
 ///
 /// # Errors
@@ -30,6 +31,7 @@ pub async fn run(
     client: Client,
     mut state: ServiceState,
     mut maps: Maps,
+    names: Option<Publisher>,
     stop: CancellationToken,
 ) -> Result<(), KernelError> {
     let services: Api<SlimService> = Api::all(client.clone());
@@ -46,6 +48,9 @@ pub async fn run(
             event = next(&mut slices) => slice_list.apply(event, &mut state.slices),
             () = wait(due) => {
                 due = None;
+                if let Some(names) = &names {
+                    names.publish(&state, serial());
+                }
                 let wanted = compile(&state);
                 match maps.update(&now, &wanted) {
                     Ok(changes) => info!(changes.written, changes.removed, services = wanted.services.len(), "maps updated"),
@@ -63,6 +68,12 @@ pub async fn run(
             due = Some(Instant::now() + GATHER);
         }
     }
+}
+
+/// The zone's number: seconds, in the 32 bits that wrap around (RFC 1982).
+fn serial() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (now.as_secs() & u64::from(u32::MAX)) as u32
 }
 
 /// A kind's objects while they are listed anew; the state keeps the old ones until the list is whole.

@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod cni;
 pub mod compile;
+pub mod dns;
 pub mod kernel;
 pub mod object;
 pub mod pods;

@@ -8,8 +8,8 @@
 //! Invariant: an address is on disk before a link has it, and leaves the disk after the link is gone.
 
 pub mod ipam;
-mod link;
-mod netns;
+pub(crate) mod link;
+pub(crate) mod netns;
 pub mod routes;
 
 use std::net::Ipv4Addr;

@@ -29,8 +29,8 @@ pub(super) struct Wanted {
     pub(super) netns: PathBuf,
 }
 
-struct Link {
-    index: u32,
+pub(crate) struct Link {
+    pub(crate) index: u32,
     mac: Vec<u8>,
     mtu: u32,
 }
@@ -138,7 +138,7 @@ fn attached(wanted: &Wanted, address: Ipv4Addr, host: &Link, pod: &Link, mtu: u3
     }
 }
 
-pub(super) fn refused(what: &str) -> impl FnOnce(Error) -> PodError {
+pub(crate) fn refused(what: &str) -> impl FnOnce(Error) -> PodError {
     let what = what.to_owned();
     move |source| PodError::Netlink { what, source }
 }
@@ -169,7 +169,7 @@ async fn mtu(handle: &Handle, uplink: Option<String>) -> Result<u32, PodError> {
     Ok(found.map_or(DEFAULT_MTU, |message| read(&message).mtu))
 }
 
-async fn link(handle: &Handle, name: &str) -> Result<Link, PodError> {
+pub(crate) async fn link(handle: &Handle, name: &str) -> Result<Link, PodError> {
     find(handle, name).await?.ok_or_else(|| PodError::NoLink(name.to_owned()))
 }
 

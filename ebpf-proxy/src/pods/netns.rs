@@ -10,7 +10,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::PodError;
 
 /// Runs `work` in the namespace at `path`.
-pub(super) async fn within<T, W>(path: &Path, work: W) -> Result<T, PodError>
+pub(crate) async fn within<T, W>(path: &Path, work: W) -> Result<T, PodError>
 where
     T: Send + 'static,
     W: AsyncFnOnce(Handle) -> Result<T, PodError> + Send + 'static,
