@@ -1,6 +1,7 @@
 //! What a controller works with: its own client (which names it to the API server), the shared informers and its events.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
@@ -11,15 +12,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Options;
-use crate::runtime::{Informer, Metrics, ObjectKey, Queue};
+use crate::runtime::{Informer, Metrics, ObjectKey, PodsByNode, Queue};
 
 /// The informers that all controllers share: one watch a kind.
 #[derive(Clone, Debug, Default)]
 pub struct Informers {
     /// Pods, slim.
     pub pods: Informer<SlimPod>,
+    /// The pods of each node.
+    pub pods_by_node: PodsByNode,
     /// Nodes.
     pub nodes: Informer<Node>,
+    /// The Leases by which kubelets say that they live.
+    pub node_leases: Informer<Lease>,
     /// Namespaces.
     pub namespaces: Informer<Namespace>,
     /// Deployments.
@@ -56,10 +61,13 @@ impl Informers {
         {
             tasks.spawn(informer.clone().run(api, config, shutdown.clone()));
         }
+        self.pods_by_node.follow(&self.pods);
         let all = watcher::Config::default;
         let root_ca = all().fields(&format!("metadata.name={}", crate::root_ca::CONFIG_MAP));
         watch(&self.pods, Api::all(client.clone()), all(), tasks, shutdown);
         watch(&self.nodes, Api::all(client.clone()), all(), tasks, shutdown);
+        let leases = Api::namespaced(client.clone(), crate::node_lifecycle::LEASES);
+        watch(&self.node_leases, leases, all(), tasks, shutdown);
         watch(&self.namespaces, Api::all(client.clone()), all(), tasks, shutdown);
         watch(&self.deployments, Api::all(client.clone()), all(), tasks, shutdown);
         watch(&self.replica_sets, Api::all(client.clone()), all(), tasks, shutdown);
@@ -74,6 +82,7 @@ impl Informers {
     pub async fn synced(&self) {
         self.pods.synced().await;
         self.nodes.synced().await;
+        self.node_leases.synced().await;
         self.namespaces.synced().await;
         self.deployments.synced().await;
         self.replica_sets.synced().await;

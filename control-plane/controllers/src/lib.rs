@@ -14,10 +14,13 @@ mod endpoint_slice;
 mod garbage_collector;
 mod namespace;
 mod node_ipam;
+mod node_lifecycle;
+mod pod_garbage_collector;
 mod replica_set;
 mod root_ca;
 pub mod runtime;
 mod service_account;
+mod taint_eviction;
 
 use kube::Client;
 use tokio::task::JoinSet;
@@ -25,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use context::{Context, Informers};
 pub use node_ipam::{Cidr, CidrError};
+pub use node_lifecycle::NodeLifecycle;
 pub use runtime::Metrics;
 
 /// How the controllers run. [`Options::default`] has upstream's numbers.
@@ -36,6 +40,10 @@ pub struct Options {
     pub node_cidr_mask_ipv4: u8,
     /// The size of a node's part of an IPv6 cluster network, as a prefix length.
     pub node_cidr_mask_ipv6: u8,
+    /// When a node counts as lost, and how fast pods are then driven from nodes.
+    pub node_lifecycle: NodeLifecycle,
+    /// How many ended pods may stay before the oldest are deleted; 0 keeps all.
+    pub terminated_pod_threshold: usize,
     /// The certificates that pods verify the API server by, as PEM, published in each namespace; none publishes nothing.
     pub root_ca_pem: Option<String>,
     /// This replica in events (`reportingInstance`), usually the host's name.
@@ -52,6 +60,8 @@ impl Default for Options {
             cluster_cidrs: Vec::new(),
             node_cidr_mask_ipv4: 24,
             node_cidr_mask_ipv6: 64,
+            node_lifecycle: NodeLifecycle::default(),
+            terminated_pod_threshold: 12_500,
             root_ca_pem: None,
             instance: "skep-controllers".to_owned(),
             concurrency: 5,
@@ -60,7 +70,7 @@ impl Default for Options {
     }
 }
 
-/// Starts the controllers of Deployments, ReplicaSets, namespaces, ServiceAccounts, root CA ConfigMaps, podCIDRs and EndpointSlices, and the garbage collector. They end after `shutdown` is cancelled, each with the key it has; the set is then empty.
+/// Starts the controllers of Deployments, ReplicaSets, namespaces, ServiceAccounts, root CA ConfigMaps, podCIDRs, EndpointSlices, nodes' life and taints, and the garbage collectors of objects and of pods. They end after `shutdown` is cancelled, each with the key it has; the set is then empty.
 ///
 /// The client needs the rights of upstream's controllers on all that they write. Nothing is written before the informers have
 /// their first lists, so a slow API server delays the work and never makes it wrong.
@@ -98,6 +108,9 @@ fn start(
     let service_account_context = context("serviceaccount-controller");
     let root_ca_context = context("root-ca-certificate-publisher-controller");
     let node_ipam_context = context("cidrAllocator");
+    let node_lifecycle_context = context("node-controller");
+    let taint_eviction_context = context("taint-eviction-controller");
+    let pod_garbage_collector_context = context("pod-garbage-collector-controller");
     let endpoint_slice_context = context("endpointslice-controller");
     let garbage_collector_context = context("generic-garbage-collector");
     deployment::start(deployment_context, options, tasks, shutdown);
@@ -106,6 +119,9 @@ fn start(
     service_account::start(service_account_context, tasks, shutdown);
     root_ca::start(root_ca_context, options, tasks, shutdown);
     node_ipam::start(node_ipam_context, options, tasks, shutdown);
+    node_lifecycle::start(node_lifecycle_context, options, tasks, shutdown);
+    taint_eviction::start(taint_eviction_context, options, tasks, shutdown);
+    pod_garbage_collector::start(pod_garbage_collector_context, options, tasks, shutdown);
     endpoint_slice::start(endpoint_slice_context, options, tasks, shutdown);
     garbage_collector::start(garbage_collector_context, tasks, shutdown);
 }

@@ -9,6 +9,8 @@
 mod informer;
 mod metrics;
 mod owner;
+mod pod_ending;
+mod pods_by_node;
 mod queue;
 mod worker;
 mod write_tracking;
@@ -18,6 +20,8 @@ pub use metrics::Metrics;
 pub use owner::{
     Claim, Claims, claim, controller_of, controller_reference, is_controlled_by, owner_patch, selector_matches,
 };
+pub use pod_ending::{condition_patch, delete_params, disruption_target, failed_patch, not_ready_patch};
+pub use pods_by_node::PodsByNode;
 pub use queue::Queue;
 pub use worker::{Outcome, Reconcile, ReconcileError, run_workers};
 pub use write_tracking::{ObservedDeletion, WriteTracking};
