@@ -25,6 +25,10 @@ pub(crate) fn start(args: &Args, server: &ApiServer, pki: &Pki, shutdown: &Cance
         let options = skep_controllers::Options {
             cluster_cidrs,
             root_ca_pem: Some(pki.ca_pem().to_owned()),
+            node_lifecycle: skep_controllers::NodeLifecycle {
+                monitor_grace_period: args.node_monitor_grace_period,
+                ..skep_controllers::NodeLifecycle::default()
+            },
             ..skep_controllers::Options::default()
         };
         // Upstream gives each controller an account of its own; here one user of the masters' group stands for all.

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use skep_apiserver::pki::Pki;
 use skep_apiserver::rest::Ranges;
 use skep_apiserver::{ApiServer, Config};
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     /// The pods' network, of which each node gets a part; none leaves podCIDRs to others.
     #[arg(long, default_value = "10.244.0.0/16")]
     pub(crate) cluster_cidr: String,
+    /// How long nothing may be heard of a node before it is called unreachable.
+    #[arg(long, default_value = "50s", value_parser = duration)]
+    pub(crate) node_monitor_grace_period: Duration,
     /// Runs no controllers in this process.
     #[arg(long)]
     pub(crate) no_controllers: bool,
@@ -107,6 +111,12 @@ fn ports(range: &str) -> Result<std::ops::RangeInclusive<u16>> {
         Some((low, high)) if 0 < low && low < high => Ok(low..=high),
         _ => bail!("--service-node-port-range {range}: two ports, such as 30000-32767"),
     }
+}
+
+/// A time such as `50s` or `1m30s`.
+fn duration(text: &str) -> Result<Duration> {
+    let duration: SignedDuration = text.parse().context("not a duration, such as 50s")?;
+    Duration::try_from(duration).context("a duration must not be negative")
 }
 
 /// Where a server that listens everywhere says it is: loopback, until told otherwise.
