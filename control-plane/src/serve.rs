@@ -27,10 +27,10 @@ pub(crate) struct Args {
     /// The store: `embedded` (in the data directory) or `embedded:DIRECTORY`.
     #[arg(long, env = "SKEP_STORE", default_value = "embedded")]
     store: String,
-    /// Where the API is served.
+    /// Where the API is served; given several times, on each. The administrator's kubeconfig names the first.
     #[arg(long, default_value = "0.0.0.0:6443")]
-    listen: SocketAddr,
-    /// The address by which nodes and pods reach the API; the listening address by default.
+    listen: Vec<SocketAddr>,
+    /// The address by which nodes and pods reach the API; the first listening address by default.
     #[arg(long)]
     advertise_address: Option<IpAddr>,
     /// Further names and addresses in the serving certificate.
@@ -66,19 +66,28 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 async fn serve(args: &Args) -> Result<()> {
     let ranges = Ranges::new(&args.service_cluster_ip_range, ports(&args.service_node_port_range)?)
         .map_err(anyhow::Error::msg)?;
-    let advertise = args.advertise_address.unwrap_or_else(|| advertised(args.listen));
+    let (first, further) = args.listen.split_first().context("--listen: an address is needed")?;
+    let advertise = args.advertise_address.unwrap_or_else(|| reachable(*first));
     let mut names = args.sans.clone();
     names.push(advertise.to_string());
+    names.extend(
+        args.listen.iter().filter(|listen| !listen.ip().is_unspecified()).map(|listen| listen.ip().to_string()),
+    );
     names.push(ranges.api_server().to_string());
     let pki = Pki::open_or_create(&args.data_dir.join("pki"), &names, Timestamp::now())?;
     let pki = Arc::new(pki);
     let store = open(args)?;
     let shutdown = CancellationToken::new();
-    let config = Config { store, pki: pki.clone(), listen: args.listen, advertise, ranges };
+    let config = Config { store, pki: pki.clone(), listen: *first, advertise, ranges };
     let server = ApiServer::start(config, shutdown.clone()).await?;
+    for address in further {
+        server.listen(*address).await?;
+    }
     server.ready().await;
+    // One that listens everywhere is found at the address that it advertises.
+    let host = if first.ip().is_unspecified() { advertise } else { first.ip() };
     // Written last: whoever waits for this file finds a server that is ready.
-    credentials::admin(&pki, &args.data_dir, SocketAddr::new(advertise, server.address.port()))?;
+    credentials::admin(&pki, &args.data_dir, SocketAddr::new(host, server.address.port()))?;
     let mut managed = managers::start(args, &server, &pki, &shutdown)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -120,6 +129,6 @@ fn duration(text: &str) -> Result<Duration> {
 }
 
 /// Where a server that listens everywhere says it is: loopback, until told otherwise.
-fn advertised(listen: SocketAddr) -> IpAddr {
+fn reachable(listen: SocketAddr) -> IpAddr {
     if listen.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { listen.ip() }
 }

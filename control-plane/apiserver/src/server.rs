@@ -68,6 +68,7 @@ pub struct ApiServer {
     /// Where it listens.
     pub address: SocketAddr,
     handler: Arc<Handler>,
+    tls: Arc<rustls::ServerConfig>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
     ready: watch::Receiver<bool>,
@@ -120,9 +121,20 @@ impl ApiServer {
         tasks.spawn(cache::run(cache, shutdown.clone()));
         let advertised = Advertised { address: advertise, port: address.port() };
         tasks.spawn(bootstrap::run(engine, advertised, bootstrapped, shutdown.clone()));
-        tasks.spawn(serve(bound, tls, handler.clone(), shutdown.clone()));
+        tasks.spawn(serve(bound, tls.clone(), handler.clone(), shutdown.clone()));
         tasks.close();
-        Ok(Self { address, handler, tasks, shutdown, ready })
+        Ok(Self { address, handler, tls, tasks, shutdown, ready })
+    }
+
+    /// Serves on a further address as well, and returns it: its port is the system's choice where 0 was asked for.
+    ///
+    /// # Errors
+    /// When the address can't be used.
+    pub async fn listen(&self, address: SocketAddr) -> Result<SocketAddr, StartError> {
+        let bound = Bound::new(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let address = bound.address;
+        self.tasks.spawn(serve(bound, self.tls.clone(), self.handler.clone(), self.shutdown.clone()));
+        Ok(address)
     }
 
     /// Waits until the cache is loaded and the system's own objects are there.

@@ -1,5 +1,6 @@
-//! Client certificates as kubeconfig files.
+//! Certificates as files: kubeconfigs, and PEM.
 
+use std::fs;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -8,7 +9,7 @@ use serde_json::json;
 
 use super::{Error, write};
 
-/// A client certificate and its key, as PEM.
+/// A certificate and its key, as PEM.
 pub struct Credentials {
     /// The certificate.
     pub certificate: String,
@@ -38,5 +39,17 @@ impl Credentials {
     /// When the file can't be written.
     pub fn write_kubeconfig(&self, path: &Path, server: &str, ca_pem: &str, user: &str) -> Result<(), Error> {
         write(path, &kubeconfig(server, ca_pem, user, self), 0o600)
+    }
+
+    /// Writes `NAME.crt`, `NAME.key` (which only its owner can read) and the authority as `ca.crt` into a directory, which is made.
+    ///
+    /// # Errors
+    /// When a file can't be written.
+    pub fn write_files(&self, directory: &Path, name: &str, ca_pem: &str) -> Result<(), Error> {
+        let failed = |source| Error::File { path: directory.to_owned(), source };
+        fs::create_dir_all(directory).map_err(failed)?;
+        write(&directory.join("ca.crt"), ca_pem, 0o644)?;
+        write(&directory.join(format!("{name}.key")), &self.key, 0o600)?;
+        write(&directory.join(format!("{name}.crt")), &self.certificate, 0o644)
     }
 }

@@ -129,14 +129,13 @@ impl Pki {
         Ok(Credentials { certificate, key })
     }
 
-    /// A certificate that serves under names and addresses, and is a client as well.
+    /// A certificate that serves under names and addresses, as a kubelet's; it is no client's.
     ///
     /// # Errors
     /// When a name is none, or signing fails.
     pub fn server(&self, common_name: &str, group: Option<&str>, names: &[String]) -> Result<Credentials, Error> {
         let mut params = server_params(names)?;
         subject(&mut params, common_name, group);
-        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
         let (certificate, key) = self.sign(params)?;
         Ok(Credentials { certificate, key })
     }

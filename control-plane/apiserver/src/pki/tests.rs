@@ -91,3 +91,23 @@ fn a_certificate_of_another_authority_is_made_anew() {
     Pki::open_or_create(folder.path(), &[], now()).unwrap();
     assert_eq!(after, serving());
 }
+
+#[test]
+fn a_serving_certificate_has_its_names_and_is_no_client_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::open_or_create(&folder.path().join("pki"), &[], now()).unwrap();
+    let names = ["172.30.0.11".to_owned(), "node-1".to_owned()];
+    let serving = pki.server("system:node:node-1", Some("system:nodes"), &names).unwrap();
+    serving.write_files(&folder.path().join("node-1"), "tls", pki.ca_pem()).unwrap();
+    let written = read(&folder.path().join("node-1/tls.crt")).unwrap();
+    assert_eq!(read(&folder.path().join("node-1/ca.crt")).unwrap(), pki.ca_pem());
+    let (_, pem) = x509_parser::pem::parse_x509_pem(written.as_bytes()).unwrap();
+    let (_, parsed) = X509Certificate::from_der(&pem.contents).unwrap();
+    let there = parsed.subject_alternative_name().unwrap().unwrap();
+    let there: Vec<_> = there.value.general_names.iter().filter_map(name_of).collect();
+    assert_eq!(there, names);
+    let usage = parsed.extended_key_usage().unwrap().unwrap();
+    assert!(usage.value.server_auth && !usage.value.client_auth);
+    let mode = fs::metadata(folder.path().join("node-1/tls.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
