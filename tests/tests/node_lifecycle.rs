@@ -256,6 +256,13 @@ async fn pods_go_when_their_node_is_gone_or_nobody_would_end_them() {
     })
     .await;
 
+    let released = json!({"metadata": {"finalizers": null}});
+    pods.patch("orphan", &PatchParams::default(), &Patch::Merge(&released)).await.expect("no finalizer");
+    eventually("the orphan is gone once nothing holds it", || async {
+        pods.get_opt("orphan").await.ok()?.is_none().then_some(())
+    })
+    .await;
+
     // Nothing schedules without a node; the finalizer keeps the pod in its deletion.
     let pending = json!({
         "metadata": {"name": "pending", "finalizers": ["example.com/held"]},

@@ -152,7 +152,13 @@ fn watch(shared: &Arc<Shared>) {
 
 impl Shared {
     fn observe(&self, node: &Node) {
-        if self.state.lock().observe(node, &self.policy, Instant::now()) {
+        let again = self.state.lock().observe(node, &self.policy, Instant::now());
+        // The Lease may have been there before the node.
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        if let Some(lease) = self.context.informers.node_leases.get(&ObjectKey::new(LEASES, name)) {
+            self.observe_lease(&lease);
+        }
+        if again {
             self.look_at_all_again();
         }
     }
@@ -219,7 +225,12 @@ impl Reconcile for Controller {
             match api.patch(&key.name, &patch_params(), &Patch::Merge(&patch)).await {
                 Ok(_) => {}
                 Err(error) if is_not_found(&error) => return Ok(Outcome::Done),
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    if eviction == Eviction::Admitted {
+                        self.shared.state.lock().zones.give_back(&zones::zone_of(&node));
+                    }
+                    return Err(error.into());
+                }
             }
         }
         Ok(outcome.or_after(wait))

@@ -207,6 +207,8 @@ fn nodes_are_given_up_at_the_rate_of_a_zone_and_none_while_none_is_ready() {
     assert_eq!(zones.admit("", &policy, at(0)), Admission::Now);
     assert_eq!(zones.admit("", &policy, at(4)), Admission::Wait(Duration::from_secs(6)));
     assert_eq!(zones.admit("", &policy, at(10)), Admission::Now);
+    zones.give_back("");
+    assert_eq!(zones.admit("", &policy, at(11)), Admission::Now, "the last permit was not used");
     for name in ["c", "d"] {
         zones.observe(&ready(name, "False"), &policy);
     }

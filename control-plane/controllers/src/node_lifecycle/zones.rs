@@ -105,6 +105,14 @@ impl Zones {
         }
     }
 
+    /// The last permit of a zone was not used: the taint could not be written.
+    pub(super) fn give_back(&mut self, zone: &str) {
+        if let Some(zone) = self.zones.get_mut(zone) {
+            zone.last_permit = None;
+        }
+    }
+
+    /// How a zone fares.
     pub(super) fn state(&self, zone: &str, policy: &NodeLifecycle) -> ZoneState {
         let Some(Zone { ready, not_ready, .. }) = self.zones.get(zone) else { return ZoneState::Normal };
         let size = ready + not_ready;

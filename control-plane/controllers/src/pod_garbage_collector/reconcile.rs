@@ -34,7 +34,9 @@ pub(super) fn sweep(
     let surplus = surplus(pods, threshold);
     let cause = |pod: &SlimPod| {
         let node = pod.spec.node_name.as_deref().filter(|node| !node.is_empty());
-        if surplus.contains(&pod.metadata.uid) {
+        if is_done_with(pod) {
+            None
+        } else if surplus.contains(&pod.metadata.uid) {
             Some(Cause::Terminated)
         } else if pod.is_terminating() && node.is_some_and(|node| out_of_service.contains(node)) {
             Some(Cause::OutOfService)
@@ -47,6 +49,11 @@ pub(super) fn sweep(
         }
     };
     pods.iter().filter_map(|pod| cause(pod).map(|cause| (Arc::clone(pod), cause))).collect()
+}
+
+/// Whether all was done that is done to a pod here, and only its finalizers hold it.
+fn is_done_with(pod: &SlimPod) -> bool {
+    pod.is_terminal() && pod.is_terminating() && pod.metadata.deletion_grace_period_seconds == Some(0)
 }
 
 /// Whether a pod that is being deleted on that node has nobody to end it (KEP-2268).
@@ -134,6 +141,15 @@ mod tests {
         for (node, deleting, cause) in table {
             let expected: Vec<_> = cause.map(|cause| ("p".to_owned(), cause)).into_iter().collect();
             assert_eq!(removed(&[pod("p", "Running", node, deleting, "00")], 9), expected, "{node:?} {deleting}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_only_its_finalizers_hold_is_let_be() {
+        let mut orphan = Arc::unwrap_or_clone(pod("p", "Failed", Some("gone"), true, "00"));
+        for (grace, removals) in [(None, 1), (Some(30), 1), (Some(0), 0)] {
+            orphan.metadata.deletion_grace_period_seconds = grace;
+            assert_eq!(removed(&[Arc::new(orphan.clone())], 9).len(), removals, "{grace:?}");
         }
     }
 
