@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::health::{Healths, Liveness};
@@ -247,4 +248,45 @@ fn after_the_whole_cluster_was_silent_each_node_has_its_grace_period_again() {
     assert!(state.observe(&ready("b", "True"), &policy, at(100)));
     let live = state.healths.liveness("a", policy.monitor_grace_period, policy.startup_grace_period, at(110));
     assert_eq!(live, Some(Liveness::Heard(Duration::from_secs(40))));
+}
+
+proptest! {
+    #[test]
+    fn from_any_node_one_pass_reaches_the_taints_of_its_conditions_and_leaves_those_of_others(
+        conditions in prop::collection::btree_map(
+            prop::sample::select(vec!["Ready", "MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"]),
+            prop::sample::select(vec!["True", "False", "Unknown"]),
+            0..6,
+        ),
+        there in prop::collection::btree_set(
+            (
+                prop::sample::select(vec!["not-ready", "unreachable", "memory-pressure", "unschedulable", "foreign"]),
+                prop::sample::select(vec!["NoSchedule", "NoExecute", "PreferNoSchedule"]),
+            ),
+            0..9,
+        ),
+        eviction in prop::sample::select(vec![Eviction::Admitted, Eviction::Held, Eviction::Stopped]),
+        cordoned in any::<bool>(),
+    ) {
+        let given: Vec<_> = conditions.into_iter().collect();
+        let there: Vec<_> = there.into_iter().map(|(key, effect)| taint(key, effect)).collect();
+        let mut node = node("n", &given, &json!(there));
+        node.spec.get_or_insert_default().unschedulable = Some(cordoned);
+        let (changed, _) = apply(&node, eviction);
+        prop_assert!(!apply(&changed, eviction).1);
+        let of = |node: &Node| node.spec.clone().and_then(|spec| spec.taints).unwrap_or_default();
+        let foreign = |taint: &Taint| taint.key.ends_with("/foreign") || taint.effect == "PreferNoSchedule";
+        let kept = |node: &Node| of(node).into_iter().filter(foreign).collect::<Vec<_>>();
+        prop_assert_eq!(kept(&node), kept(&changed));
+        let has = |key: &str, effect: &str| {
+            of(&changed).iter().any(|one| one.key == format!("node.kubernetes.io/{key}") && one.effect == effect)
+        };
+        prop_assert!(!(has("not-ready", "NoSchedule") && has("unreachable", "NoSchedule")));
+        prop_assert_eq!(has("unschedulable", "NoSchedule"), cordoned);
+        let ready = given.iter().find(|(kind, _)| *kind == "Ready").map(|(_, status)| *status);
+        prop_assert_eq!(has("unreachable", "NoSchedule"), ready == Some("Unknown"));
+        if eviction == Eviction::Stopped || ready == Some("True") {
+            prop_assert!(!has("not-ready", "NoExecute") && !has("unreachable", "NoExecute"));
+        }
+    }
 }
