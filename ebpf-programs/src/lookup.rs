@@ -2,9 +2,11 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval};
+use aya_ebpf::helpers::{
+    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval,
+};
 use aya_ebpf::programs::SockAddrContext;
-use skep_ebpf_common::{Affinity, AffinityKey, Endpoint, ReverseKey, Service, SlotKey, TCP, UDP, mapped};
+use skep_ebpf_common::{Affinity, AffinityKey, Backend, Endpoint, ReverseKey, Service, SlotKey, TCP, UDP, mapped};
 
 use crate::maps::{AFFINITIES, BACKENDS, REVERSES, SERVICES, SLOTS};
 
@@ -23,11 +25,12 @@ pub fn forward4(ctx: &SockAddrContext) -> i32 {
     let Some(service) = (unsafe { SERVICES.get(&destination) }).copied() else { return ALLOW };
     // SAFETY: the context is the one the kernel gave this program.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    let Some(backend) = choose(ctx, &service, destination.protocol, cookie) else {
+    let Some(backend) = choose_for_socket(ctx, &service, destination.protocol, cookie) else {
         // SAFETY: sets the return code of the call that this program decides on.
         unsafe { bpf_set_retval(-ECONNREFUSED) };
         return REFUSE;
     };
+    let backend = backend.endpoint;
     let reverse = ReverseKey { cookie, backend, padding: 0 };
     let _ = REVERSES.insert(&reverse, &destination, 0);
     write4(ctx, &backend);
@@ -47,48 +50,64 @@ pub fn reverse4(ctx: &SockAddrContext) -> i32 {
     ALLOW
 }
 
-#[inline(always)]
-fn choose(ctx: &SockAddrContext, service: &Service, protocol: u8, cookie: u64) -> Option<Endpoint> {
-    if service.backends == 0 {
-        return None;
-    }
-    if service.affinity_seconds == 0 {
-        return pick(service, protocol, cookie).map(|(_, backend)| backend);
-    }
-    // SAFETY: the context is the one the kernel gave this program; the clock has no precondition.
-    let (client, now) = unsafe { (bpf_get_netns_cookie(ctx.as_ptr()), bpf_ktime_get_ns()) };
-    let key = AffinityKey { client, service: service.id, padding: 0 };
-    // SAFETY: the entry is copied at once.
-    let known = unsafe { AFFINITIES.get(&key) }.copied();
-    let kept = known.filter(|known| now.wrapping_sub(known.used_ns) < u64::from(service.affinity_seconds) * 1_000_000_000);
-    // A backend that went leaves with its affinities: its number is unknown then. One that left this service alone has its
-    // affinities removed by the agent.
-    // SAFETY: the entry is copied at once.
-    let kept = kept.and_then(|kept| unsafe { BACKENDS.get(&kept.backend) }.copied().map(|backend| (kept.backend, backend)));
-    let (id, backend) = match kept {
-        Some(kept) => kept,
-        None => pick(service, protocol, cookie)?,
-    };
-    let _ = AFFINITIES.insert(&key, &Affinity { used_ns: now, backend: id, padding: 0 }, 0);
-    Some(backend)
-}
-
 /// A connection takes any backend; a datagram socket keeps to one, because its datagrams may belong together.
 #[inline(always)]
-fn pick(service: &Service, protocol: u8, cookie: u64) -> Option<(u32, Endpoint)> {
+fn choose_for_socket(ctx: &SockAddrContext, service: &Service, protocol: u8, cookie: u64) -> Option<Backend> {
     let number = if protocol == TCP {
         // SAFETY: has no precondition.
         unsafe { bpf_get_prandom_u32() }
     } else {
-        (cookie.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32
+        spread(cookie)
     };
+    // SAFETY: the context is the one the kernel gave this program.
+    let client = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    choose(service, client, number).map(|(_, backend)| backend)
+}
+
+/// A backend of the service: the one that the client had, where the service keeps them, else that of the number.
+#[inline(always)]
+pub fn choose(service: &Service, client: u64, number: u32) -> Option<(u32, Backend)> {
+    if service.backends == 0 {
+        return None;
+    }
+    if service.affinity_seconds == 0 {
+        return pick(service, number);
+    }
+    // SAFETY: has no precondition.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let key = AffinityKey { client, service: service.id, padding: 0 };
+    // SAFETY: the entry is copied at once.
+    let known = unsafe { AFFINITIES.get(&key) }.copied();
+    let kept =
+        known.filter(|known| now.wrapping_sub(known.used_ns) < u64::from(service.affinity_seconds) * 1_000_000_000);
+    // A backend that went leaves with its affinities: its number is unknown then. One that left this service alone has its
+    // affinities removed by the agent.
+    // SAFETY: the entry is copied at once.
+    let kept =
+        kept.and_then(|kept| unsafe { BACKENDS.get(&kept.backend) }.copied().map(|backend| (kept.backend, backend)));
+    let (id, backend) = match kept {
+        Some(kept) => kept,
+        None => pick(service, number)?,
+    };
+    let _ = AFFINITIES.insert(&key, &Affinity { used_ns: now, backend: id, padding: 0 }, 0);
+    Some((id, backend))
+}
+
+/// A number that differs in all its bits where the given one differs in any.
+#[inline(always)]
+pub fn spread(number: u64) -> u32 {
+    (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32
+}
+
+#[inline(always)]
+fn pick(service: &Service, number: u32) -> Option<(u32, Backend)> {
     // The count is not zero: `choose` looked.
     let slot = number % service.backends.max(1);
     backend_at(service.id, slot).or_else(|| backend_at(service.id, 0))
 }
 
 #[inline(always)]
-fn backend_at(service: u32, slot: u32) -> Option<(u32, Endpoint)> {
+fn backend_at(service: u32, slot: u32) -> Option<(u32, Backend)> {
     // SAFETY: both entries are copied at once.
     unsafe {
         let id = *SLOTS.get(&SlotKey { service, slot })?;

@@ -8,17 +8,19 @@ use futures::{Stream, StreamExt};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
-use skep_client::slim::{SlimEndpointSlice, SlimService};
+use skep_client::slim::{SlimEndpointSlice, SlimNode, SlimService};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::compile::{Name, ServiceState, compile};
 use crate::dns::Publisher;
-use crate::kernel::{KernelError, Maps};
+use crate::kernel::{KernelError, Maps, monotonic_ns};
 
 /// How long events gather before the kernel is updated: a rollout brings many.
 const GATHER: Duration = Duration::from_millis(20);
+/// How often flows that are over are removed.
+const COLLECT: Duration = Duration::from_secs(10);
 /// How long after a failed update it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -35,10 +37,17 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), KernelError> {
     let services: Api<SlimService> = Api::all(client.clone());
-    let slices: Api<SlimEndpointSlice> = Api::all(client);
+    let slices: Api<SlimEndpointSlice> = Api::all(client.clone());
+    let nodes: Api<SlimNode> = Api::all(client);
     let mut services = pin!(watch(services, watcher::Config::default()).default_backoff());
     let mut slices = pin!(watch(slices, watcher::Config::default()).default_backoff());
-    let (mut service_list, mut slice_list) = (Listing::default(), Listing::default());
+    let mut nodes = pin!(watch(nodes, watcher::Config::default()).default_backoff());
+    let (mut service_list, mut slice_list, mut node_list) =
+        (Listing::default(), Listing::default(), Listing::default());
+    // Only what is masqueraded is decided by the nodes.
+    let needs_nodes = !state.cluster_networks.is_empty();
+    let mut collect = tokio::time::interval(COLLECT);
+    collect.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut now = maps.entries()?;
     let mut due: Option<Instant> = None;
     loop {
@@ -46,6 +55,15 @@ pub async fn run(
             () = stop.cancelled() => return Ok(()),
             event = next(&mut services) => service_list.apply(event, &mut state.services),
             event = next(&mut slices) => slice_list.apply(event, &mut state.slices),
+            event = next(&mut nodes), if needs_nodes => node_list.apply(event, &mut state.nodes),
+            _ = collect.tick() => {
+                match maps.collect(monotonic_ns()) {
+                    Ok(0) => {}
+                    Ok(removed) => debug!(removed, "flows that are over were removed"),
+                    Err(error) => warn!(%error, "flows that are over could not be removed"),
+                }
+                continue;
+            }
             () = wait(due) => {
                 due = None;
                 if let Some(names) = &names {
@@ -64,7 +82,7 @@ pub async fn run(
                 continue;
             }
         }
-        if service_list.complete && slice_list.complete && due.is_none() {
+        if service_list.complete && slice_list.complete && (node_list.complete || !needs_nodes) && due.is_none() {
             due = Some(Instant::now() + GATHER);
         }
     }

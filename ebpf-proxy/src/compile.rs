@@ -6,8 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use skep_client::slim::{SlimEndpoint, SlimEndpointSlice, SlimService, SlimServicePort};
-use skep_ebpf_common::{Endpoint, Service, SlotKey, TCP, UDP, mapped};
+use skep_client::slim::{SlimEndpoint, SlimEndpointSlice, SlimNode, SlimService, SlimServicePort};
+use skep_ebpf_common::{
+    Address, Backend, DROP_WHEN_EMPTY, Endpoint, NODE, ON_THIS_NODE, PODS, Service, SlotKey, TCP, UDP, mapped,
+};
+
+use crate::pods::Cidr;
 
 /// Namespace and name.
 pub type Name = (String, String);
@@ -23,17 +27,39 @@ pub struct ServiceState {
     pub services: BTreeMap<Name, SlimService>,
     /// EndpointSlices by namespace and name.
     pub slices: BTreeMap<Name, SlimEndpointSlice>,
+    /// The networks of all pods: what leaves them is masqueraded. None: nothing is.
+    pub cluster_networks: Vec<Cidr>,
+    /// Nodes by name, with an empty namespace; their addresses are inside of the cluster.
+    pub nodes: BTreeMap<Name, SlimNode>,
 }
 
 /// All that the kernel's maps shall hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entries {
-    /// By address, port and protocol.
+    /// Services as sockets of this node and its pods reach them, by address, port and protocol.
     pub services: BTreeMap<Endpoint, Service>,
+    /// Services as packets from outside reach them.
+    pub externals: BTreeMap<Endpoint, Service>,
     /// The backends' numbers of each service.
     pub slots: BTreeMap<SlotKey, u32>,
     /// By number.
-    pub backends: BTreeMap<u32, Endpoint>,
+    pub backends: BTreeMap<u32, Backend>,
+    /// Networks and addresses of the cluster, and what they are.
+    pub inside: BTreeMap<Network, u32>,
+}
+
+/// A network in the form of the maps, with the length of its prefix.
+pub type Network = (Address, u32);
+
+/// Backends and their flags.
+type Backends = BTreeMap<Endpoint, u32>;
+
+/// One address, port and protocol of a service.
+struct Frontend {
+    affinity: u32,
+    internal: Backends,
+    /// As it is reached from outside, and the flags then.
+    external: Option<(Backends, u32)>,
 }
 
 /// The entries for a state.
@@ -45,14 +71,26 @@ pub fn compile(state: &ServiceState) -> Entries {
             slices.entry((namespace, service)).or_default().push(slice);
         }
     }
-    let mut frontends: BTreeMap<Endpoint, (u32, BTreeSet<Endpoint>)> = BTreeMap::new();
+    let mut frontends: BTreeMap<Endpoint, Frontend> = BTreeMap::new();
     for ((namespace, name), service) in &state.services {
         let slices = slices.get(&(namespace.as_str(), name.as_str())).map_or(&[][..], Vec::as_slice);
         for port in &service.spec.ports {
             add_port(state, service, port, slices, &mut frontends);
         }
     }
-    numbered(&frontends)
+    Entries { inside: inside(state), ..numbered(&frontends) }
+}
+
+/// What is not masqueraded: pods' networks and nodes' addresses.
+fn inside(state: &ServiceState) -> BTreeMap<Network, u32> {
+    let pods = state
+        .cluster_networks
+        .iter()
+        .map(|network| ((mapped(network.address.octets()), 96 + u32::from(network.length)), PODS));
+    let others = state.nodes.values().flat_map(|node| &node.status.addresses);
+    let others = others.filter_map(|address| address.address.parse().ok());
+    let nodes = state.node_addresses.iter().copied().chain(others);
+    nodes.map(|address: Ipv4Addr| ((mapped(address.octets()), 128), NODE)).chain(pods).collect()
 }
 
 fn add_port(
@@ -60,7 +98,7 @@ fn add_port(
     service: &SlimService,
     port: &SlimServicePort,
     slices: &[&SlimEndpointSlice],
-    frontends: &mut BTreeMap<Endpoint, (u32, BTreeSet<Endpoint>)>,
+    frontends: &mut BTreeMap<Endpoint, Frontend>,
 ) {
     let spec = &service.spec;
     if &*spec.r#type == "ExternalName" || service.is_headless() {
@@ -85,14 +123,23 @@ fn add_port(
     // Connections from the node itself and its pods to an external address go to any endpoint, whatever the external policy
     // is: kube-proxy's "internal traffic to an external address" (`externalTrafficPolicy` judges what comes from outside).
     for address in v4(spec.cluster_ips.iter().chain(&spec.cluster_ip)) {
-        frontends.entry(endpoint(address, number, protocol)).or_insert_with(|| (affinity, internal.clone()));
+        let frontend = || Frontend { affinity, internal: internal.clone(), external: None };
+        frontends.entry(endpoint(address, number, protocol)).or_insert_with(frontend);
     }
+    let external = if is_local(&spec.external_traffic_policy) {
+        let here = backends(state, port, protocol, slices, true);
+        let flags = if here.is_empty() && !all.is_empty() { DROP_WHEN_EMPTY } else { 0 };
+        (here, flags)
+    } else {
+        (all.clone(), 0)
+    };
+    let frontend = || Frontend { affinity, internal: all.clone(), external: Some(external.clone()) };
     for address in v4(spec.external_ips.iter().chain(&service.load_balancer_ips)) {
-        frontends.entry(endpoint(address, number, protocol)).or_insert_with(|| (affinity, all.clone()));
+        frontends.entry(endpoint(address, number, protocol)).or_insert_with(frontend);
     }
     if let Some(number) = u16::try_from(port.node_port).ok().filter(|number| *number != 0) {
         for address in &state.node_addresses {
-            frontends.entry(endpoint(*address, number, protocol)).or_insert_with(|| (affinity, all.clone()));
+            frontends.entry(endpoint(*address, number, protocol)).or_insert_with(frontend);
         }
     }
 }
@@ -104,9 +151,9 @@ fn backends(
     protocol: u8,
     slices: &[&SlimEndpointSlice],
     only_here: bool,
-) -> BTreeSet<Endpoint> {
-    let chosen = |wanted: &dyn Fn(&SlimEndpoint) -> bool| -> BTreeSet<Endpoint> {
-        let mut found = BTreeSet::new();
+) -> Backends {
+    let chosen = |wanted: &dyn Fn(&SlimEndpoint) -> bool| -> Backends {
+        let mut found = Backends::new();
         for slice in slices {
             let of_port = |candidate: &&skep_client::slim::SlimEndpointPort| {
                 candidate.name == port.name && candidate.protocol == port.protocol
@@ -114,11 +161,14 @@ fn backends(
             let target = slice.ports.iter().find(of_port).and_then(|port| u16::try_from(port.port?).ok());
             let Some(target) = target else { continue };
             for candidate in slice.endpoints.iter().filter(|candidate| wanted(candidate)) {
-                if only_here && candidate.node_name.as_deref() != Some(state.node_name.as_str()) {
+                let is_here = candidate.node_name.as_deref() == Some(state.node_name.as_str());
+                if only_here && !is_here {
                     continue;
                 }
+                let flags = if is_here { ON_THIS_NODE } else { 0 };
                 // Proxies use the first address only (EndpointSlice API).
-                found.extend(v4(candidate.addresses.iter().take(1)).map(|address| endpoint(address, target, protocol)));
+                let addresses = v4(candidate.addresses.iter().take(1));
+                found.extend(addresses.map(|address| (endpoint(address, target, protocol), flags)));
             }
         }
         found
@@ -127,26 +177,39 @@ fn backends(
     if ready.is_empty() { chosen(&|candidate| candidate.serving && candidate.terminating) } else { ready }
 }
 
-fn numbered(frontends: &BTreeMap<Endpoint, (u32, BTreeSet<Endpoint>)>) -> Entries {
+fn numbered(frontends: &BTreeMap<Endpoint, Frontend>) -> Entries {
     let mut entries = Entries::default();
+    let mut all = Backends::new();
+    for frontend in frontends.values() {
+        all.extend(&frontend.internal);
+        all.extend(frontend.external.iter().flat_map(|(backends, _)| backends));
+    }
     let mut numbers: BTreeMap<Endpoint, u32> = BTreeMap::new();
-    let all: BTreeSet<Endpoint> = frontends.values().flat_map(|(_, backends)| backends).copied().collect();
-    for backend in all {
-        let id = free(&backend, |id| entries.backends.contains_key(&id));
-        entries.backends.insert(id, backend);
-        numbers.insert(backend, id);
+    for (endpoint, flags) in all {
+        let id = free(&endpoint, |id| id == 0 || entries.backends.contains_key(&id));
+        entries.backends.insert(id, Backend { endpoint, flags });
+        numbers.insert(endpoint, id);
     }
     let mut taken = BTreeSet::new();
-    for (frontend, (affinity_seconds, backends)) in frontends {
-        let id = free(frontend, |id| taken.contains(&id));
+    let mut add = |endpoint: &Endpoint, affinity_seconds: u32, backends: &Backends, flags: u32| {
+        // Zero is no backend's and no service's number.
+        let id = free(endpoint, |id| id == 0 || taken.contains(&id));
         taken.insert(id);
         let mut count = 0;
-        for number in backends.iter().filter_map(|backend| numbers.get(backend)) {
+        for number in backends.keys().filter_map(|backend| numbers.get(backend)) {
             entries.slots.insert(SlotKey { service: id, slot: count }, *number);
             count += 1;
         }
-        let service = Service { id, backends: count, affinity_seconds: *affinity_seconds, flags: 0 };
-        entries.services.insert(*frontend, service);
+        Service { id, backends: count, affinity_seconds, flags }
+    };
+    for (endpoint, Frontend { affinity, internal, external }) in frontends {
+        let service = add(endpoint, *affinity, internal, 0);
+        entries.services.insert(*endpoint, service);
+        if let Some((backends, flags)) = external {
+            let same = backends == internal && *flags == 0;
+            let service = if same { service } else { add(endpoint, *affinity, backends, *flags) };
+            entries.externals.insert(*endpoint, service);
+        }
     }
     entries
 }

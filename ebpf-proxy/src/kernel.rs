@@ -1,24 +1,27 @@
 //! The kernel's side: programs loaded and attached, maps filled by differences.
 //!
 //! Everything is pinned, so that traffic flows on without the agent: maps under `v<layout>/`, links beside them. A new agent
-//! reads the maps back, changes only what differs, and puts its programs in the place of the old ones by renaming the new link's
-//! pin over the old one's: both are attached for a moment, which the programs allow.
+//! reads the maps back, changes only what differs, and puts its programs in the place of the old ones ([`attach`]).
+
+mod attach;
+mod flows;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap, Map, MapData, MapError};
-use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr};
-use aya::{Ebpf, EbpfLoader, Pod};
-use skep_ebpf_common::{Affinity, AffinityKey, Endpoint, LAYOUT_VERSION, ReverseKey, Service, SlotKey, UDP};
+use aya::Pod;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use skep_ebpf_common::{
+    Address, Affinity, AffinityKey, Backend, Config, Endpoint, Flow, FlowKey, LAYOUT_VERSION, ReverseKey, Service,
+    SlotKey, UDP,
+};
 
+pub use self::attach::{CGROUP_PROGRAMS, UPLINK_PROGRAMS, Uplink, attach, detach};
+pub use self::flows::expired;
 use crate::compile::Entries;
-
-/// The programs, by the name they have in the object.
-pub const PROGRAMS: [&str; 4] = ["skep_connect4", "skep_sendmsg4", "skep_recvmsg4", "skep_getpeername4"];
 
 /// Why the kernel's side failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,13 +56,16 @@ pub enum KernelError {
 }
 
 /// The pinned maps of one node.
-#[derive(Debug)]
 pub struct Maps {
     services: HashMap<MapData, Endpoint, Service>,
+    externals: HashMap<MapData, Endpoint, Service>,
     slots: HashMap<MapData, SlotKey, u32>,
-    backends: HashMap<MapData, u32, Endpoint>,
+    backends: HashMap<MapData, u32, Backend>,
+    inside: LpmTrie<MapData, Address, u32>,
+    config: Array<MapData, Config>,
     affinities: HashMap<MapData, AffinityKey, Affinity>,
     reverses: HashMap<MapData, ReverseKey, Endpoint>,
+    flows: HashMap<MapData, FlowKey, Flow>,
 }
 
 /// How many entries an update wrote and removed.
@@ -71,37 +77,18 @@ pub struct Changes {
     pub removed: usize,
 }
 
+/// The clock that the programs read (`bpf_ktime_get_ns`), in nanoseconds.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let nanoseconds = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+    u64::try_from(nanoseconds).unwrap_or(0)
+}
+
 /// Where the maps of this layout are pinned.
 #[must_use]
 pub fn map_folder(bpf_dir: &Path) -> PathBuf {
     bpf_dir.join(format!("v{LAYOUT_VERSION}"))
-}
-
-/// Loads the programs over the pinned maps (made when they are missing) and attaches them to the cgroup, in the place of those
-/// that an earlier agent attached.
-///
-/// # Errors
-/// When the folder is no bpffs, the verifier refuses a program or the cgroup is none.
-pub fn attach(object: &[u8], bpf_dir: &Path, cgroup: &Path) -> Result<Maps, KernelError> {
-    let folder = map_folder(bpf_dir);
-    fs::create_dir_all(&folder).map_err(at(&folder))?;
-    let mut ebpf: Ebpf = EbpfLoader::new().default_map_pin_directory(&folder).load(object)?;
-    let target = File::open(cgroup).map_err(at(cgroup))?;
-    for name in PROGRAMS {
-        attach_one(&mut ebpf, name, &target, bpf_dir)?;
-    }
-    Maps::open(bpf_dir)
-}
-
-/// Detaches the programs and removes all that was pinned.
-///
-/// # Errors
-/// When a pin can't be removed.
-pub fn detach(bpf_dir: &Path) -> Result<(), KernelError> {
-    match fs::remove_dir_all(bpf_dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(bpf_dir)(error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 impl Maps {
@@ -111,12 +98,17 @@ impl Maps {
     /// When a map is not there or is another.
     pub fn open(bpf_dir: &Path) -> Result<Self, KernelError> {
         let folder = map_folder(bpf_dir);
+        let data = |name| MapData::from_pin(folder.join(name)).map_err(of(name));
         Ok(Self {
             services: open(&folder, "SERVICES", Map::HashMap)?,
+            externals: open(&folder, "EXTERNALS", Map::HashMap)?,
             slots: open(&folder, "SLOTS", Map::HashMap)?,
             backends: open(&folder, "BACKENDS", Map::HashMap)?,
+            inside: LpmTrie::try_from(Map::LpmTrie(data("INSIDE")?)).map_err(of("INSIDE"))?,
+            config: Array::try_from(Map::Array(data("CONFIG")?)).map_err(of("CONFIG"))?,
             affinities: open(&folder, "AFFINITIES", Map::LruHashMap)?,
             reverses: open(&folder, "REVERSES", Map::LruHashMap)?,
+            flows: open(&folder, "FLOWS", Map::LruHashMap)?,
         })
     }
 
@@ -125,10 +117,13 @@ impl Maps {
     /// # Errors
     /// When a map can't be read.
     pub fn entries(&self) -> Result<Entries, KernelError> {
+        let inside = self.inside.iter().map(|entry| entry.map(|(key, value)| ((key.data(), key.prefix_len()), value)));
         Ok(Entries {
             services: read("SERVICES", &self.services)?,
+            externals: read("EXTERNALS", &self.externals)?,
             slots: read("SLOTS", &self.slots)?,
             backends: read("BACKENDS", &self.backends)?,
+            inside: inside.collect::<Result<_, _>>().map_err(of("INSIDE"))?,
         })
     }
 
@@ -137,7 +132,35 @@ impl Maps {
     /// # Errors
     /// When the map can't be read.
     pub fn connections(&self) -> Result<Vec<(ReverseKey, Endpoint)>, KernelError> {
-        self.reverses.iter().collect::<Result<_, _>>().map_err(of("REVERSES"))
+        read_unsorted("REVERSES", &self.reverses)
+    }
+
+    /// The halves of the flows that are translated at the uplink.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, KernelError> {
+        read_unsorted("FLOWS", &self.flows)
+    }
+
+    /// Removes the flows that are over at `now_ns` of the kernel's monotonic clock: how many halves.
+    ///
+    /// # Errors
+    /// When the map can't be read or written.
+    pub fn collect(&mut self, now_ns: u64) -> Result<usize, KernelError> {
+        let over = expired(&self.flows()?, now_ns);
+        for key in &over {
+            absent_is_fine("FLOWS", self.flows.remove(key))?;
+        }
+        Ok(over.len())
+    }
+
+    /// Sets the address that translated packets are sent from.
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn set_address(&mut self, address: Ipv4Addr) -> Result<(), KernelError> {
+        self.config.set(0, Config { address: address.octets() }, 0).map_err(of("CONFIG"))
     }
 
     /// Brings the maps from what they hold to what is wanted. The order keeps each step usable: backends and slots come before
@@ -147,10 +170,21 @@ impl Maps {
     /// When a map can't be written; the next call takes up what is left, from what the maps hold then.
     pub fn update(&mut self, now: &Entries, wanted: &Entries) -> Result<Changes, KernelError> {
         let mut changes = Changes::default();
+        for ((address, length), value) in wanted.inside.iter().filter(|(key, value)| now.inside.get(key) != Some(value))
+        {
+            self.inside.insert(&Key::new(*length, *address), value, 0).map_err(of("INSIDE"))?;
+            changes.written += 1;
+        }
+        for (address, length) in now.inside.keys().filter(|key| !wanted.inside.contains_key(key)) {
+            absent_is_fine("INSIDE", self.inside.remove(&Key::new(*length, *address)))?;
+            changes.removed += 1;
+        }
         changes.written += write("BACKENDS", &mut self.backends, &now.backends, &wanted.backends)?;
         changes.written += write("SLOTS", &mut self.slots, &now.slots, &wanted.slots)?;
         changes.written += write("SERVICES", &mut self.services, &now.services, &wanted.services)?;
+        changes.written += write("EXTERNALS", &mut self.externals, &now.externals, &wanted.externals)?;
         changes.removed += remove("SERVICES", &mut self.services, &now.services, &wanted.services)?;
+        changes.removed += remove("EXTERNALS", &mut self.externals, &now.externals, &wanted.externals)?;
         changes.removed += remove("SLOTS", &mut self.slots, &now.slots, &wanted.slots)?;
         if changes != Changes::default() {
             self.forget(now, wanted)?;
@@ -173,32 +207,19 @@ impl Maps {
                 absent_is_fine("AFFINITIES", self.affinities.remove(&key))?;
             }
         }
-        let kept: BTreeSet<&Endpoint> = wanted.backends.values().collect();
+        let kept: BTreeSet<&Endpoint> = wanted.backends.values().map(|backend| &backend.endpoint).collect();
         for (key, _) in read_unsorted("REVERSES", &self.reverses)? {
             if key.backend.protocol == UDP && !kept.contains(&key.backend) {
                 absent_is_fine("REVERSES", self.reverses.remove(&key))?;
             }
         }
+        for (key, flow) in self.flows()? {
+            if key.protocol == UDP && flow.backend != 0 && !wanted.backends.contains_key(&flow.backend) {
+                absent_is_fine("FLOWS", self.flows.remove(&key))?;
+            }
+        }
         Ok(())
     }
-}
-
-fn attach_one(ebpf: &mut Ebpf, name: &'static str, cgroup: &File, bpf_dir: &Path) -> Result<(), KernelError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| KernelError::Program { name, source };
-    let program = ebpf.program_mut(name).ok_or_else(|| failed("the object lacks it".into()))?;
-    let program: &mut CgroupSockAddr = program.try_into().map_err(|error| failed(Box::new(error)))?;
-    program.load().map_err(|error| failed(Box::new(error)))?;
-    // `Single` is no flag at all: a link is always beside others (cgroup_bpf_link_attach).
-    let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(|error| failed(Box::new(error)))?;
-    let link = program.take_link(id).map_err(|error| failed(Box::new(error)))?;
-    let link: FdLink = link.try_into().map_err(|error| failed(Box::new(error)))?;
-    let (pin, next) = (bpf_dir.join(name), bpf_dir.join(format!("{name}_next")));
-    match fs::remove_file(&next) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&next)(error)),
-        Ok(()) | Err(_) => {}
-    }
-    link.pin(&next).map_err(|error| failed(Box::new(error)))?;
-    fs::rename(&next, &pin).map_err(at(&pin))
 }
 
 fn open<K: Pod, V: Pod>(

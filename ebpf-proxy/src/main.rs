@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use skep_ebpf_common::{Endpoint, TCP};
-use skep_ebpf_proxy::compile::ServiceState;
+use skep_ebpf_common::{DIRECT, Endpoint, FIN, ICMP, MASQUERADE, ON_THIS_NODE, REPLY, RST, SEEN, TCP, Tuple, mapped};
+use skep_ebpf_proxy::compile::{Entries, ServiceState};
 use skep_ebpf_proxy::dns::{self, Listeners, Name, Publisher, Upstream};
-use skep_ebpf_proxy::kernel::{self, Maps};
-use skep_ebpf_proxy::pods::{Cidr, Pods, routes};
+use skep_ebpf_proxy::kernel::{self, Maps, Uplink};
+use skep_ebpf_proxy::pods::{Cidr, Pods, forward, routes};
 use skep_ebpf_proxy::{agent, cni, object};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -43,7 +43,7 @@ enum Command {
     Services,
     /// Shows the backends that the kernel knows.
     Backends,
-    /// Shows which sockets talk to which backend for which service.
+    /// Shows which sockets talk to which backend for which service, and the flows that are translated at the uplink.
     Conntrack,
 }
 
@@ -70,10 +70,11 @@ struct Run {
     /// Where the pods' addresses are kept.
     #[arg(long, default_value = "/var/lib/skep/pods")]
     pod_state_dir: PathBuf,
-    /// The link to other nodes, whose MTU the pods get; else the default route's.
+    /// The link to other nodes and the outside: node ports are served on it, pods that leave the cluster get the node's address
+    /// there, and pods get its MTU. Without it pods have the MTU of the default route's link.
     #[arg(long)]
     uplink: Option<String>,
-    /// The networks of all pods: what leaves them is to get the node's address. May be repeated.
+    /// The networks of all pods: what leaves them gets the node's address. May be repeated; none: nothing does.
     #[arg(long, value_delimiter = ',')]
     cluster_cidr: Vec<Cidr>,
     #[command(flatten)]
@@ -117,12 +118,20 @@ async fn run(args: Run, bpf_dir: &Path) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
     let object = object::find(args.ebpf_object.as_deref())?;
-    let maps = kernel::attach(&object, bpf_dir, &args.cgroup)?;
+    let uplink = match (&args.uplink, args.node_ips.first()) {
+        (Some(link), Some(address)) => Some(Uplink { link: link.clone(), address: *address }),
+        (Some(_), None) => bail!("--uplink needs --node-ip: the address that translated packets are sent from"),
+        (None, _) if !args.cluster_cidr.is_empty() => {
+            bail!("--cluster-cidr needs --uplink: pods are masqueraded there")
+        }
+        (None, _) => None,
+    };
+    if uplink.is_some() {
+        forward()?;
+    }
+    let maps = kernel::attach(&object, bpf_dir, &args.cgroup, uplink.as_ref())?;
     tracing::info!(cgroup = %args.cgroup.display(), bpf_dir = %bpf_dir.display(), "programs attached");
     let agent_name = concat!("skep-ebpf-proxy/", env!("CARGO_PKG_VERSION"));
-    if !args.cluster_cidr.is_empty() {
-        tracing::warn!("--cluster-cidr has no effect yet: pods are not masqueraded");
-    }
     let client = skep_client::connect(&args.kubeconfig, agent_name).await?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
@@ -137,7 +146,12 @@ async fn run(args: Run, bpf_dir: &Path) -> anyhow::Result<()> {
         });
     }
     let names = serve_names(args.names, &mut tasks, &stop).await?;
-    let state = ServiceState { node_name: args.node_name, node_addresses: args.node_ips, ..ServiceState::default() };
+    let state = ServiceState {
+        node_name: args.node_name,
+        node_addresses: args.node_ips,
+        cluster_networks: args.cluster_cidr,
+        ..ServiceState::default()
+    };
     let mut running = std::pin::pin!(agent::run(client, state, maps, names, stop.clone()));
     tokio::select! {
         result = &mut running => return Ok(result?),
@@ -191,26 +205,60 @@ fn show_services(bpf_dir: &Path) -> anyhow::Result<()> {
     let entries = Maps::open(bpf_dir)?.entries()?;
     for (frontend, service) in &entries.services {
         println!("{} id={} affinity={}s", shown(frontend), service.id, service.affinity_seconds);
-        for (_, backend) in entries.slots.iter().filter(|(key, _)| key.service == service.id) {
-            match entries.backends.get(backend) {
-                Some(endpoint) => println!("  {}", shown(endpoint)),
-                None => println!("  backend {backend} is unknown"),
-            }
+        show_slots(&entries, service.id);
+        if let Some(external) = entries.externals.get(frontend).filter(|external| external.id != service.id) {
+            println!("  from outside id={}", external.id);
+            show_slots(&entries, external.id);
         }
     }
     Ok(())
 }
 
+fn show_slots(entries: &Entries, service: u32) {
+    for (_, backend) in entries.slots.iter().filter(|(key, _)| key.service == service) {
+        match entries.backends.get(backend) {
+            Some(backend) => println!("  {}", shown(&backend.endpoint)),
+            None => println!("  backend {backend} is unknown"),
+        }
+    }
+}
+
 fn show_backends(bpf_dir: &Path) -> anyhow::Result<()> {
-    for (id, endpoint) in &Maps::open(bpf_dir)?.entries()?.backends {
-        println!("{} id={id}", shown(endpoint));
+    for (id, backend) in &Maps::open(bpf_dir)?.entries()?.backends {
+        let place = if backend.flags & ON_THIS_NODE != 0 { "here" } else { "elsewhere" };
+        println!("{} id={id} {place}", shown(&backend.endpoint));
     }
     Ok(())
 }
 
 fn show_conntrack(bpf_dir: &Path) -> anyhow::Result<()> {
-    for (key, service) in Maps::open(bpf_dir)?.connections()? {
+    let maps = Maps::open(bpf_dir)?;
+    for (key, service) in maps.connections()? {
         println!("socket={} {} via {}", key.cookie, shown(&key.backend), shown(&service));
+    }
+    let now = kernel::monotonic_ns();
+    for (key, flow) in maps.flows()? {
+        let end = |address: [u8; 4], port, protocol| {
+            shown(&Endpoint { address: mapped(address), port, protocol, padding: 0 })
+        };
+        let pair = |tuple: &Tuple| {
+            let to = end(tuple.destination, tuple.destination_port, key.protocol);
+            format!(
+                "{} > {}",
+                end(tuple.source, tuple.source_port, key.protocol),
+                to.split_once(' ').map_or("", |(_, to)| to)
+            )
+        };
+        let kind = match flow.kind {
+            MASQUERADE => "masquerade",
+            DIRECT => "direct",
+            _ => "node-port",
+        };
+        let direction = if flow.state & REPLY != 0 { "reply" } else { "forward" };
+        let names = [(SEEN, "seen"), (FIN, "closed"), (RST, "reset")];
+        let state: Vec<&str> = names.iter().filter(|(bit, _)| flow.state & bit != 0).map(|(_, name)| *name).collect();
+        let idle = now.saturating_sub(flow.used_ns) / 1_000_000_000;
+        println!("{kind} {direction} {} => {} {} idle={idle}s", pair(&key.tuple), pair(&flow.to), state.join("+"));
     }
     Ok(())
 }
@@ -218,6 +266,10 @@ fn show_conntrack(bpf_dir: &Path) -> anyhow::Result<()> {
 fn shown(endpoint: &Endpoint) -> String {
     let address = Ipv6Addr::from(endpoint.address);
     let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
-    let protocol = if endpoint.protocol == TCP { "TCP" } else { "UDP" };
+    let protocol = match endpoint.protocol {
+        TCP => "TCP",
+        ICMP => "ICMP",
+        _ => "UDP",
+    };
     format!("{protocol} {}", SocketAddr::new(address, u16::from_be_bytes(endpoint.port)))
 }

@@ -65,6 +65,14 @@ pub enum PodError {
     Differs(String),
 }
 
+/// Lets the network namespace of the calling thread forward packets between its links: pods and the outside meet that way.
+///
+/// # Errors
+/// When the setting can't be written.
+pub fn forward() -> Result<(), PodError> {
+    link::forward()
+}
+
 impl From<PodError> for Failure {
     fn from(error: PodError) -> Self {
         let code = match &error {

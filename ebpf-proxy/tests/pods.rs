@@ -1,55 +1,20 @@
 //! Pods' networks in real namespaces: `skep-cni` asks an agent's socket, and sockets in the pods meet. Needs root.
 
-use std::fs::File;
+mod netns;
+
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use netns::{Netns, ip};
 use serde_json::{Value, json};
 use skep_ebpf_proxy::cni::server;
 use skep_ebpf_proxy::pods::Pods;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-/// A named network namespace, removed at the end.
-struct Netns(String);
-
-impl Netns {
-    fn new(name: &str) -> Self {
-        let netns = Self(format!("skep-pods-{}-{name}", std::process::id()));
-        ip(&["netns", "add", &netns.0]);
-        netns
-    }
-
-    fn path(&self) -> PathBuf {
-        Path::new("/run/netns").join(&self.0)
-    }
-
-    fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let path = self.path();
-        let run = move || {
-            let file = File::open(path).expect("a namespace");
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("root");
-            work()
-        };
-        std::thread::scope(|scope| scope.spawn(run).join().expect("the work ends"))
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).stderr(Stdio::null()).status();
-    }
-}
-
-fn ip(arguments: &[&str]) {
-    assert!(Command::new("ip").args(arguments).status().expect("iproute2").success(), "ip {arguments:?}");
-}
 
 /// An agent that serves one namespace as its node.
 struct Agent {

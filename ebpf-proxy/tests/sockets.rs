@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use skep_ebpf_common::{Endpoint, Service, SlotKey, TCP, UDP, mapped};
+use skep_ebpf_common::{Backend, Endpoint, Service, SlotKey, TCP, UDP, mapped};
 use skep_ebpf_proxy::compile::Entries;
 use skep_ebpf_proxy::kernel::{self, Maps};
 use skep_ebpf_proxy::object;
@@ -39,7 +39,7 @@ impl Node {
 
     fn attach(&self) -> Maps {
         let object = object::find(None).expect("the object is built by `cargo xtask build-ebpf`");
-        kernel::attach(&object, &self.folder(), &self.cgroup).expect("attached")
+        kernel::attach(&object, &self.folder(), &self.cgroup, None).expect("attached")
     }
 
     fn folder(&self) -> PathBuf {
@@ -71,7 +71,7 @@ fn entries(services: &[(Endpoint, u32, &[Endpoint], u32)]) -> Entries {
         for (slot, backend) in (0..).zip(*backends) {
             let next = numbers.len() as u32 + 1;
             let number = *numbers.entry(*backend).or_insert(next);
-            entries.backends.insert(number, *backend);
+            entries.backends.insert(number, Backend { endpoint: *backend, flags: 0 });
             entries.slots.insert(SlotKey { service: *id, slot }, number);
         }
         let backends = backends.len() as u32;

@@ -33,7 +33,12 @@ fn state(service: SlimService, endpoints: serde_json::Value) -> ServiceState {
         node_addresses: vec![Ipv4Addr::new(192, 0, 2, 1)],
         services: [(name("web"), service)].into(),
         slices: [(name("web"), slice("web", endpoints))].into(),
+        ..ServiceState::default()
     }
+}
+
+fn backends(entries: &Entries) -> Vec<Endpoint> {
+    entries.backends.values().map(|backend| backend.endpoint).collect()
 }
 
 #[test]
@@ -48,9 +53,9 @@ fn terminating_endpoints_serve_only_when_none_is_ready() {
         json!({"addresses": ["10.1.0.1"], "conditions": {"ready": false, "serving": true, "terminating": true}});
     let ready = json!({"addresses": ["10.1.0.2"]});
     let both = compile(&state(service("10.0.0.1", json!({})), json!([going, ready])));
-    assert!(both.backends.values().eq([&endpoint(Ipv4Addr::new(10, 1, 0, 2), 8080, TCP)]));
+    assert_eq!(backends(&both), [endpoint(Ipv4Addr::new(10, 1, 0, 2), 8080, TCP)]);
     let alone = compile(&state(service("10.0.0.1", json!({})), json!([going])));
-    assert!(alone.backends.values().eq([&endpoint(Ipv4Addr::new(10, 1, 0, 1), 8080, TCP)]));
+    assert_eq!(backends(&alone), [endpoint(Ipv4Addr::new(10, 1, 0, 1), 8080, TCP)]);
 }
 
 #[test]
@@ -58,7 +63,7 @@ fn the_internal_policy_local_keeps_to_this_nodes_endpoints() {
     let endpoints =
         json!([{"addresses": ["10.1.0.1"], "nodeName": "here"}, {"addresses": ["10.1.0.2"], "nodeName": "there"}]);
     let entries = compile(&state(service("10.0.0.1", json!({"internalTrafficPolicy": "Local"})), endpoints));
-    assert!(entries.backends.values().eq([&endpoint(Ipv4Addr::new(10, 1, 0, 1), 8080, TCP)]));
+    assert_eq!(backends(&entries), [endpoint(Ipv4Addr::new(10, 1, 0, 1), 8080, TCP)]);
 }
 
 #[test]
@@ -66,6 +71,60 @@ fn a_node_port_is_served_on_the_nodes_addresses() {
     let ports = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}]});
     let entries = compile(&state(service("10.0.0.1", ports), json!([{"addresses": ["10.1.0.1"]}])));
     assert_eq!(entries.services[&endpoint(Ipv4Addr::new(192, 0, 2, 1), 30080, TCP)].backends, 1);
+}
+
+#[test]
+fn from_outside_the_policy_local_keeps_to_this_nodes_endpoints_and_inside_it_does_not() {
+    let spec = json!({
+        "type": "NodePort", "externalTrafficPolicy": "Local",
+        "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}],
+    });
+    let there = json!({"addresses": ["10.1.0.2"], "nodeName": "there"});
+    let here = json!({"addresses": ["10.1.0.1"], "nodeName": "here"});
+    let at = endpoint(Ipv4Addr::new(192, 0, 2, 1), 30080, TCP);
+
+    let both = compile(&state(service("10.0.0.1", spec.clone()), json!([here, there])));
+    assert_eq!((both.services[&at].backends, both.externals[&at].backends), (2, 1));
+    let chosen = both.slots[&SlotKey { service: both.externals[&at].id, slot: 0 }];
+    assert_eq!(both.backends[&chosen].flags, ON_THIS_NODE);
+
+    let elsewhere = compile(&state(service("10.0.0.1", spec.clone()), json!([there])));
+    assert_eq!((elsewhere.externals[&at].backends, elsewhere.externals[&at].flags), (0, DROP_WHEN_EMPTY));
+    let nowhere = compile(&state(service("10.0.0.1", spec), json!([])));
+    assert_eq!((nowhere.externals[&at].backends, nowhere.externals[&at].flags), (0, 0));
+}
+
+#[test]
+fn from_outside_only_external_addresses_are_served() {
+    let spec = json!({
+        "type": "NodePort", "externalIPs": ["203.0.113.1"],
+        "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}],
+    });
+    let entries = compile(&state(service("10.0.0.1", spec), json!([{"addresses": ["10.1.0.1"]}])));
+    let node_port = endpoint(Ipv4Addr::new(192, 0, 2, 1), 30080, TCP);
+    let external = endpoint(Ipv4Addr::new(203, 0, 113, 1), 80, TCP);
+    assert!(entries.externals.keys().eq([&node_port, &external]));
+    assert!(entries.externals.iter().all(|(key, service)| entries.services[key] == *service));
+}
+
+#[test]
+fn pods_networks_and_nodes_addresses_are_inside() {
+    let node = json!({
+        "metadata": {"name": "other"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.2"}, {"type": "Hostname", "address": "other"}]},
+    });
+    let state = ServiceState {
+        node_addresses: vec![Ipv4Addr::new(192, 0, 2, 1)],
+        cluster_networks: vec!["10.244.0.0/16".parse().expect("a network")],
+        nodes: [((String::new(), "other".into()), serde_json::from_value(node).expect("a node"))].into(),
+        ..ServiceState::default()
+    };
+    let expected = [
+        ((mapped([10, 244, 0, 0]), 112), PODS),
+        ((mapped([192, 0, 2, 1]), 128), NODE),
+        ((mapped([192, 0, 2, 2]), 128), NODE),
+    ];
+    assert_eq!(compile(&state).inside, expected.into());
 }
 
 proptest! {

@@ -144,7 +144,7 @@ pub(crate) fn refused(what: &str) -> impl FnOnce(Error) -> PodError {
 }
 
 /// The setting belongs to the namespace of the thread that opens it.
-fn forward() -> Result<(), PodError> {
+pub(super) fn forward() -> Result<(), PodError> {
     let written = std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
     written.map_err(|source| PodError::Io { what: "can't let this node forward packets".to_owned(), source })
 }
