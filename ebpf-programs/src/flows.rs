@@ -38,8 +38,12 @@ pub fn follow(ctx: &TcContext, packet: &Packet, hook: u8) -> Verdict {
     // the same time are single words; the state's bits are only ever added, and a lost one delays the garbage collector.
     let flow = unsafe { &mut *entry };
     let opens = packet.protocol == TCP && packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-    if flow.state & REPLY == 0 {
-        let other = key.other(flow);
+    // All is read before another entry is written: a full map may give away this one's place.
+    let known = *flow;
+    flow.used_ns = now();
+    flow.state |= SEEN | closing(packet);
+    if known.state & REPLY == 0 {
+        let other = key.other(&known);
         match FLOWS.get_ptr_mut(&other) {
             Some(half) => {
                 // SAFETY: as above.
@@ -49,7 +53,7 @@ pub fn follow(ctx: &TcContext, packet: &Packet, hook: u8) -> Verdict {
                     let _ = FLOWS.remove(&key);
                     return Verdict::Unknown;
                 }
-                if opens && (((flow.state | half.state) & (FIN | RST)) != 0 || is_gone(flow)) {
+                if opens && (((known.state | half.state) & (FIN | RST)) != 0 || is_gone(&known)) {
                     // The client begins anew from the same port.
                     let _ = FLOWS.remove(&other);
                     let _ = FLOWS.remove(&key);
@@ -57,15 +61,12 @@ pub fn follow(ctx: &TcContext, packet: &Packet, hook: u8) -> Verdict {
                 }
             }
             None => {
-                let half = opposite(&key, flow);
+                let half = opposite(&key, &known);
                 let _ = FLOWS.insert(&other, &half, 0);
             }
         }
     }
-    flow.used_ns = now();
-    flow.state |= SEEN | closing(packet);
-    let (to, kind) = (flow.to, flow.kind);
-    Verdict::Done(translate(ctx, packet, &to, kind))
+    Verdict::Done(translate(ctx, packet, &known.to, known.kind))
 }
 
 /// Translates an ICMP error about a packet whose flow is known.

@@ -55,7 +55,19 @@ pub fn attach(object: &[u8], bpf_dir: &Path, cgroup: &Path, uplink: Option<&Upli
             None => unpin_others(bpf_dir, name, None)?,
         }
     }
+    remove_other_layouts(bpf_dir, &folder)?;
     Ok(maps)
+}
+
+/// Removes the maps of agents with another layout: no program uses them any more.
+fn remove_other_layouts(bpf_dir: &Path, current: &Path) -> Result<(), KernelError> {
+    for entry in fs::read_dir(bpf_dir).map_err(at(bpf_dir))? {
+        let path = entry.map_err(at(bpf_dir))?.path();
+        if path.is_dir() && path != current {
+            fs::remove_dir_all(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Detaches the programs and removes all that was pinned.
