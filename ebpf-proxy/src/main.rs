@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 /// The network namespace of the node: the one that this process is in.
 const NETNS: &str = "/proc/self/ns/net";
-/// What is logged where `RUST_LOG` says nothing: the name server's crates log each question.
-const LOGGED: &str = "info,hickory_server=warn,hickory_net=warn,hickory_resolver=warn";
+/// What is logged where `RUST_LOG` says nothing. The name server's crates log each question, and the client each failure that the
+/// watches log as well.
+const LOGGED: &str = "info,hickory_server=warn,hickory_net=warn,hickory_resolver=warn,kube_client::client=off";
 
 /// Serves Kubernetes Services on this node by eBPF programs.
 #[derive(Parser)]
