@@ -1,16 +1,21 @@
 //! The real `kubectl`, in every version that is on the machine.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 /// Seconds that one kubectl may take.
-const PATIENCE: &str = "120";
+const PATIENCE: u64 = 120;
 
 /// What a kubectl said.
 #[derive(Debug)]
 pub struct Output {
     /// Whether it exited with 0.
     pub success: bool,
+    /// What it exited with.
+    pub code: Option<i32>,
     /// Its standard output.
     pub stdout: String,
     /// Its standard error.
@@ -72,17 +77,11 @@ impl Kubectl {
     pub fn run_with(&self, arguments: &[&str], input: &str) -> Output {
         use std::io::Write as _;
         // A kubectl that waits for ever fails its test instead of holding the run.
-        let mut child = Command::new("timeout")
-            .arg(PATIENCE)
-            .arg(&self.binary)
+        let mut command = Command::new("timeout");
+        command.arg(PATIENCE.to_string()).arg(&self.binary);
+        let mut child = self
+            .aimed(&mut command)
             .args(arguments)
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            .arg("--cache-dir")
-            .arg(&self.cache)
-            .env("EDITOR", "true")
-            .env("KUBE_EDITOR", "true")
-            .env_remove("KUBECONFIG")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -93,9 +92,97 @@ impl Kubectl {
         let output = child.wait_with_output().expect("kubectl ends");
         Output {
             success: output.status.success(),
+            code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// Starts one that runs until it is dropped, as `logs -f` and `port-forward` do, and gives what it prints.
+    ///
+    /// # Panics
+    /// When kubectl can't be started.
+    #[must_use]
+    pub fn follow(&self, arguments: &[&str]) -> Following {
+        let mut command = Command::new(&self.binary);
+        let child = self.aimed(&mut command).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut child = child.expect("kubectl starts");
+        let printed = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, lines) = mpsc::channel();
+        // Ends with the process, whose output it reads.
+        std::thread::spawn(move || printed.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Following { child, lines }
+    }
+
+    /// Runs it on a terminal of its own, as a person does: standard output and error are one, and lines end as terminals end them.
+    ///
+    /// # Panics
+    /// When `script` can't be started.
+    #[must_use]
+    pub fn on_terminal(&self, arguments: &[&str]) -> Output {
+        let words = std::iter::once(self.binary.to_str().expect("a path in UTF-8")).chain(arguments.iter().copied());
+        let quoted: Vec<String> = words.map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect();
+        let mut command = Command::new("timeout");
+        command.args([
+            &PATIENCE.to_string(),
+            "script",
+            "--quiet",
+            "--return",
+            "--command",
+            &quoted.join(" "),
+            "/dev/null",
+        ]);
+        // In the environment: the shell that `script` starts knows no flags.
+        let output = command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null()).output().expect("script starts");
+        Output {
+            success: output.status.success(),
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// At its cluster, with nothing of the user's own configuration.
+    fn aimed<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .arg(format!("--kubeconfig={}", self.kubeconfig.display()))
+            .arg(format!("--cache-dir={}", self.cache.display()))
+            .env("EDITOR", "true")
+            .env("KUBE_EDITOR", "true")
+            .env_remove("KUBECONFIG")
+    }
+}
+
+/// A kubectl that goes on; dropping it ends it.
+#[derive(Debug)]
+pub struct Following {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Following {
+    /// The next line that has some words in it.
+    ///
+    /// # Panics
+    /// When kubectl ends before, or does not print it.
+    #[must_use]
+    pub fn line_with(&mut self, words: &str) -> String {
+        let begun = Instant::now();
+        let mut others = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(PATIENCE).saturating_sub(begun.elapsed())) {
+            if line.contains(words) {
+                return line;
+            }
+            others.push(line);
+        }
+        panic!("kubectl did not print {words:?} but {others:?}")
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

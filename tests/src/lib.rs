@@ -1,12 +1,14 @@
-//! What the whole-system tests share: a real control plane as a child process, real `kubectl`s, and waiting for conditions.
+//! What the whole-system tests share: a real control plane as a child process, a whole cluster, real `kubectl`s, and waiting for conditions.
 //!
 //! Invariant: everything started here ends with the value that stands for it, whatever the test's outcome.
 
+pub mod cluster;
 mod control_plane;
 mod kubectl;
+pub mod machine;
 
 pub use control_plane::ControlPlane;
-pub use kubectl::{Kubectl, Output, kubectls};
+pub use kubectl::{Following, Kubectl, Output, kubectls};
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod deploy;
+mod image;
 mod lint;
 mod packages;
 mod shell;
@@ -23,6 +24,8 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     /// Brings up a cluster on this machine, or takes it away.
     Deploy(deploy::Args),
+    /// Writes container images of static binaries as OCI archives.
+    Image(image::Args),
     /// Runs every test, and says of each layer whether it ran.
     Test(test::Args),
     /// Checks format, lints, licences and documentation.
@@ -33,6 +36,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::BuildEbpf(args) => build_ebpf::run(&args).map(drop),
         Command::Deploy(args) => deploy::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Lint => lint::run(),
     }

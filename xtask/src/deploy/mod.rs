@@ -1,0 +1,106 @@
+//! `cargo xtask deploy`: a cluster on this machine. Run again, it is updated in place: processes are replaced, containers go on, data is kept.
+//!
+//! Nodes are network namespaces on one bridge, each with its own kubelet and network agent; all share one private containerd.
+//! Invariant: everything that a deployment makes outside of its data directory has a name that begins with the cluster's,
+//! and follows from the settings alone, so that `--down` finds it whatever became of the rest.
+
+mod api;
+mod build;
+mod cgroups;
+mod containerd;
+mod down;
+mod layout;
+mod mounts;
+mod network;
+mod owner;
+mod parts;
+mod processes;
+mod progress;
+mod settings;
+mod status;
+mod subnet;
+mod up;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use build::Profile;
+use settings::Wishes;
+use subnet::Subnet;
+
+/// What to deploy. What is not said is as it was at the last time, or the default.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How many nodes [default: 2].
+    #[arg(long)]
+    nodes: Option<u8>,
+    /// Where data, keys, logs and the kubeconfig are kept.
+    #[arg(long, default_value = "/var/lib/skep")]
+    data_dir: PathBuf,
+    /// Where the API is served, besides the nodes' network [default: 127.0.0.1:6443].
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// The first part of every name of links, network namespaces and cgroups: clusters side by side need different ones [default: skep].
+    #[arg(long)]
+    name: Option<String>,
+    /// The nodes' network [default: a free one, 172.30.0.0/24 at first].
+    #[arg(long)]
+    node_network: Option<Subnet>,
+    /// The pods' network [default: 10.244.0.0/16].
+    #[arg(long)]
+    cluster_cidr: Option<Subnet>,
+    /// Services' addresses [default: 10.96.0.0/16].
+    #[arg(long)]
+    service_cidr: Option<Subnet>,
+    /// How the binaries are built.
+    #[arg(long, value_enum, default_value = "release")]
+    profile: Profile,
+    /// Takes what is built as it is.
+    #[arg(long)]
+    no_build: bool,
+    /// Takes the cluster away, data included.
+    #[arg(long, conflicts_with = "status")]
+    down: bool,
+    /// Says what runs.
+    #[arg(long)]
+    status: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let data_dir = data_dir(args)?;
+    if args.status {
+        return status::run(&data_dir);
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("network namespaces, mounts and cgroups need root");
+    }
+    if args.down {
+        return down::run(&data_dir, args.name.as_deref());
+    }
+    up::run(args, &data_dir)
+}
+
+impl Args {
+    fn wishes(&self) -> Wishes {
+        Wishes {
+            name: self.name.clone(),
+            nodes: self.nodes,
+            listen: self.listen,
+            node_network: self.node_network,
+            cluster_cidr: self.cluster_cidr,
+            service_cidr: self.service_cidr,
+        }
+    }
+}
+
+/// The data directory as the kernel shows it in /proc, by which processes and mounts are compared.
+fn data_dir(args: &Args) -> Result<PathBuf> {
+    match args.data_dir.canonicalize() {
+        Ok(path) => Ok(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(std::path::absolute(&args.data_dir)?),
+        Err(error) => Err(error).with_context(|| format!("can't use {}", args.data_dir.display())),
+    }
+}

@@ -1,0 +1,119 @@
+//! The image of Debian's static busybox: a shell, a web server and every other applet.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::archive::Image;
+use super::layer::Tree;
+use crate::packages;
+
+/// What the image is called where nothing else is said.
+pub(crate) const NAME: &str = "localhost/skep/busybox:latest";
+
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
+const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
+
+/// Makes the image of this machine's busybox; installs Debian's where there is none.
+pub(crate) fn image() -> Result<Image> {
+    packages::ensure(&[("busybox", "busybox-static")])?;
+    let binary = find()?;
+    let content = std::fs::read(&binary).with_context(|| format!("can't read {}", binary.display()))?;
+    if has_interpreter(&content) {
+        bail!("{} is linked dynamically: install Debian's busybox-static", binary.display());
+    }
+    let listed = Command::new(&binary).arg("--list-full").output().context("can't start busybox")?;
+    if !listed.status.success() {
+        bail!("`busybox --list-full` failed: {}", listed.status);
+    }
+    Ok(Image {
+        tree: tree(content, &String::from_utf8_lossy(&listed.stdout)),
+        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
+        cmd: vec!["sh".to_owned()],
+    })
+}
+
+/// The file system: the binary, a link for each applet, and what programs expect of a system.
+fn tree(binary: Vec<u8>, applets: &str) -> Tree {
+    let mut tree = Tree::default();
+    let applets: BTreeSet<&str> = applets.lines().filter(|path| !path.is_empty() && *path != "bin/busybox").collect();
+    let mut folders: BTreeSet<&str> =
+        ["bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "usr", "usr/bin", "usr/sbin", "var"].into();
+    for applet in &applets {
+        let mut folder = *applet;
+        while let Some((parent, _)) = folder.rsplit_once('/') {
+            folders.insert(parent);
+            folder = parent;
+        }
+    }
+    for folder in folders {
+        let mode = match folder {
+            "tmp" => 0o1777,
+            "root" => 0o700,
+            _ => 0o755,
+        };
+        tree.directory(folder, mode);
+    }
+    tree.file("bin/busybox", 0o755, binary);
+    for applet in applets {
+        tree.link(applet, "/bin/busybox");
+    }
+    tree.file("etc/passwd", 0o644, PASSWD.as_bytes().to_vec());
+    tree.file("etc/group", 0o644, GROUP.as_bytes().to_vec());
+    tree
+}
+
+fn find() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/bin".into(), "/usr/bin".into()])
+        .map(|folder| folder.join("busybox"))
+        .find(|file| file.is_file())
+        .context("busybox is not on the PATH")
+}
+
+/// Whether a 64-bit ELF file asks for a dynamic linker (a program header of type PT_INTERP; System V ABI, chapter 5).
+fn has_interpreter(elf: &[u8]) -> bool {
+    const PT_INTERP: u32 = 3;
+    let number = |at: usize, length: usize| -> Option<usize> {
+        let bytes = elf.get(at..at.checked_add(length)?)?;
+        Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    };
+    let headers = || Some((number(32, 8)?, number(54, 2)?, number(56, 2)?));
+    let Some((offset, size, count)) = headers() else { return false };
+    (0..count).filter_map(|index| number(offset.checked_add(index * size)?, 4)).any(|kind| kind == PT_INTERP as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_applet_is_a_link_in_a_folder_that_comes_before_it() {
+        let archive =
+            tree(b"binary".to_vec(), "bin/sh\nusr/lib/deep/thing\nbin/busybox\n").to_tar().expect("a tar file");
+        let mut reader = tar::Archive::new(archive.as_slice());
+        let entries: Vec<(String, Option<String>)> = reader
+            .entries()
+            .expect("entries")
+            .map(|entry| {
+                let entry = entry.expect("an entry");
+                let target = entry.link_name().expect("a name").map(|target| target.display().to_string());
+                (entry.path().expect("a path").display().to_string(), target)
+            })
+            .collect();
+        let at = |path: &str| entries.iter().position(|(there, _)| there.trim_end_matches('/') == path);
+        assert!(at("usr/lib") < at("usr/lib/deep") && at("usr/lib/deep") < at("usr/lib/deep/thing"));
+        assert_eq!(entries[at("bin/sh").expect("sh")].1.as_deref(), Some("/bin/busybox"));
+        assert_eq!(entries.iter().filter(|(path, _)| path == "bin/busybox").count(), 1);
+    }
+
+    #[test]
+    fn a_dynamically_linked_binary_is_told_from_a_static_one() {
+        let own = std::fs::read(std::env::current_exe().expect("a path")).expect("this test's binary");
+        assert!(has_interpreter(&own));
+        assert!(!has_interpreter(b"\x7fELF"));
+    }
+}
