@@ -93,10 +93,13 @@ pub fn choose(service: &Service, client: u64, number: u32) -> Option<(u32, Backe
     Some((id, backend))
 }
 
-/// A number that differs in all its bits where the given one differs in any.
+/// A number in which each bit of the given one has a say in each bit (the finalizer of MurmurHash3).
 #[inline(always)]
 pub fn spread(number: u64) -> u32 {
-    (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32
+    let mut hash = number;
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (hash ^ (hash >> 33)) as u32
 }
 
 #[inline(always)]

@@ -8,7 +8,8 @@ use futures::{Stream, StreamExt};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
-use skep_client::slim::{SlimEndpointSlice, SlimNode, SlimService};
+use skep_client::slim::{SlimEndpointSlice, SlimService};
+use tokio::sync::watch as watch_value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -16,6 +17,7 @@ use tracing::{debug, info, warn};
 use crate::compile::{Name, ServiceState, compile};
 use crate::dns::Publisher;
 use crate::kernel::{KernelError, Maps, monotonic_ns};
+use crate::nodes::Nodes;
 
 /// How long events gather before the kernel is updated: a rollout brings many.
 const GATHER: Duration = Duration::from_millis(20);
@@ -34,16 +36,15 @@ pub async fn run(
     mut state: ServiceState,
     mut maps: Maps,
     names: Option<Publisher>,
+    mut nodes: watch_value::Receiver<Option<Nodes>>,
     stop: CancellationToken,
 ) -> Result<(), KernelError> {
     let services: Api<SlimService> = Api::all(client.clone());
-    let slices: Api<SlimEndpointSlice> = Api::all(client.clone());
-    let nodes: Api<SlimNode> = Api::all(client);
+    let slices: Api<SlimEndpointSlice> = Api::all(client);
     let mut services = pin!(watch(services, watcher::Config::default()).default_backoff());
     let mut slices = pin!(watch(slices, watcher::Config::default()).default_backoff());
-    let mut nodes = pin!(watch(nodes, watcher::Config::default()).default_backoff());
-    let (mut service_list, mut slice_list, mut node_list) =
-        (Listing::default(), Listing::default(), Listing::default());
+    let (mut service_list, mut slice_list) = (Listing::default(), Listing::default());
+    let mut has_nodes = false;
     // Only what is masqueraded is decided by the nodes.
     let needs_nodes = !state.cluster_networks.is_empty();
     let mut collect = tokio::time::interval(COLLECT);
@@ -55,7 +56,10 @@ pub async fn run(
             () = stop.cancelled() => return Ok(()),
             event = next(&mut services) => service_list.apply(event, &mut state.services),
             event = next(&mut slices) => slice_list.apply(event, &mut state.slices),
-            event = next(&mut nodes), if needs_nodes => node_list.apply(event, &mut state.nodes),
+            Ok(()) = nodes.changed(), if needs_nodes => if let Some(nodes) = nodes.borrow_and_update().clone() {
+                state.nodes = nodes;
+                has_nodes = true;
+            },
             _ = collect.tick() => {
                 match maps.collect(monotonic_ns()) {
                     Ok(0) => {}
@@ -82,7 +86,7 @@ pub async fn run(
                 continue;
             }
         }
-        if service_list.complete && slice_list.complete && (node_list.complete || !needs_nodes) && due.is_none() {
+        if service_list.complete && slice_list.complete && (has_nodes || !needs_nodes) && due.is_none() {
             due = Some(Instant::now() + GATHER);
         }
     }

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use skep_client::slim::{SlimEndpoint, SlimEndpointSlice, SlimNode, SlimService, SlimServicePort};
+use skep_client::slim::{SlimEndpoint, SlimEndpointSlice, SlimService, SlimServicePort};
 use skep_ebpf_common::{
     Address, Backend, DROP_WHEN_EMPTY, Endpoint, NODE, ON_THIS_NODE, PODS, Service, SlotKey, TCP, UDP, mapped,
 };
 
+use crate::nodes::Nodes;
 use crate::pods::Cidr;
 
 /// Namespace and name.
@@ -29,8 +30,8 @@ pub struct ServiceState {
     pub slices: BTreeMap<Name, SlimEndpointSlice>,
     /// The networks of all pods: what leaves them is masqueraded. None: nothing is.
     pub cluster_networks: Vec<Cidr>,
-    /// Nodes by name, with an empty namespace; their addresses are inside of the cluster.
-    pub nodes: BTreeMap<Name, SlimNode>,
+    /// Nodes by name; their addresses are inside of the cluster.
+    pub nodes: Nodes,
 }
 
 /// All that the kernel's maps shall hold.
@@ -87,10 +88,9 @@ fn inside(state: &ServiceState) -> BTreeMap<Network, u32> {
         .cluster_networks
         .iter()
         .map(|network| ((mapped(network.address.octets()), 96 + u32::from(network.length)), PODS));
-    let others = state.nodes.values().flat_map(|node| &node.status.addresses);
-    let others = others.filter_map(|address| address.address.parse().ok());
-    let nodes = state.node_addresses.iter().copied().chain(others);
-    nodes.map(|address: Ipv4Addr| ((mapped(address.octets()), 128), NODE)).chain(pods).collect()
+    let others = state.nodes.values().flat_map(|node| &node.addresses);
+    let nodes = state.node_addresses.iter().chain(others);
+    nodes.map(|address| ((mapped(address.octets()), 128), NODE)).chain(pods).collect()
 }
 
 fn add_port(

@@ -55,6 +55,9 @@ pub enum KernelError {
     },
 }
 
+/// The most entries that are read at once of a map that programs write to: twice what the largest holds.
+const MOST_READ: usize = 262_144;
+
 /// The pinned maps of one node.
 pub struct Maps {
     services: HashMap<MapData, Endpoint, Service>,
@@ -236,7 +239,8 @@ fn read<K: Pod + Ord, V: Pod>(name: &'static str, map: &HashMap<MapData, K, V>) 
 }
 
 fn read_unsorted<K: Pod, V: Pod>(name: &'static str, map: &HashMap<MapData, K, V>) -> Result<Vec<(K, V)>, KernelError> {
-    map.iter().collect::<Result<_, _>>().map_err(of(name))
+    // The kernel begins anew when the entry went that it stands at: a map that programs write to might never end.
+    map.iter().take(MOST_READ).collect::<Result<_, _>>().map_err(of(name))
 }
 
 fn write<K: Pod + Ord, V: Pod + PartialEq>(

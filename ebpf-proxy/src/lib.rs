@@ -11,5 +11,6 @@ pub mod cni;
 pub mod compile;
 pub mod dns;
 pub mod kernel;
+pub mod nodes;
 pub mod object;
 pub mod pods;

@@ -11,7 +11,7 @@ use skep_ebpf_proxy::compile::{Entries, ServiceState};
 use skep_ebpf_proxy::dns::{self, Listeners, Name, Publisher, Upstream};
 use skep_ebpf_proxy::kernel::{self, Maps, Uplink};
 use skep_ebpf_proxy::pods::{Cidr, Pods, forward, routes};
-use skep_ebpf_proxy::{agent, cni, object};
+use skep_ebpf_proxy::{agent, cni, nodes, object};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -136,13 +136,21 @@ async fn run(args: Run, bpf_dir: &Path) -> anyhow::Result<()> {
     let client = skep_client::connect(&args.kubeconfig, agent_name).await?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
+    let (sender, node_watch) = watch::channel(None);
+    if args.cni_socket.is_some() || !args.cluster_cidr.is_empty() {
+        let (client, token) = (client.clone(), stop.clone());
+        tasks.spawn(async move {
+            nodes::run(client, sender, token).await;
+            Ok(())
+        });
+    }
     if let Some(socket) = args.cni_socket {
         let pods = Arc::new(Pods::open(&args.pod_state_dir, NETNS.into(), args.uplink)?);
         let (server, token) = (Arc::clone(&pods), stop.clone());
         tasks.spawn(async move { cni::server::run(&socket, server, token).await.context("can't serve CNI calls") });
-        let (client, own, token) = (client.clone(), args.node_name.clone(), stop.clone());
+        let (watched, own, token) = (node_watch.clone(), args.node_name.clone(), stop.clone());
         tasks.spawn(async move {
-            routes::run(client, &own, pods, token).await;
+            routes::run(watched, &own, pods, token).await;
             Ok(())
         });
     }
@@ -153,7 +161,7 @@ async fn run(args: Run, bpf_dir: &Path) -> anyhow::Result<()> {
         cluster_networks: args.cluster_cidr,
         ..ServiceState::default()
     };
-    let mut running = std::pin::pin!(agent::run(client, state, maps, names, stop.clone()));
+    let mut running = std::pin::pin!(agent::run(client, state, maps, names, node_watch, stop.clone()));
     tokio::select! {
         result = &mut running => return Ok(result?),
         Some(ended) = tasks.join_next() => return ended?,

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use skep_ebpf_proxy::cni::wire::{Attachment, Request};
 use skep_ebpf_proxy::compile::{Entries, ServiceState, compile};
 use skep_ebpf_proxy::kernel::{self, Maps, UPLINK_PROGRAMS, Uplink};
+use skep_ebpf_proxy::nodes::NodeNetwork;
 use skep_ebpf_proxy::object;
 use skep_ebpf_proxy::pods::{Pods, forward};
 
@@ -139,10 +140,7 @@ impl World {
         });
         let key = |name: &str| ("default".to_owned(), name.to_owned());
         let known = |(name, address): (&str, Ipv4Addr)| {
-            let status = json!({ "addresses": [{ "type": "InternalIP", "address": address }] });
-            let node =
-                serde_json::from_value(json!({ "metadata": { "name": name }, "status": status })).expect("a node");
-            ((String::new(), name.to_owned()), node)
+            (name.to_owned(), NodeNetwork { addresses: vec![address], ..NodeNetwork::default() })
         };
         compile(&ServiceState {
             node_name: node.name.into(),

@@ -300,6 +300,26 @@ fn a_client_that_closed_may_begin_anew_from_its_port_with_another_backend() {
 }
 
 #[test]
+fn a_client_of_a_service_with_affinity_keeps_its_backend() {
+    let uplink = Uplink::new();
+    let mut many = entries();
+    let service = many.externals.get_mut(&endpoint(NODE_ADDRESS, TO_HERE, TCP)).expect("a service");
+    (service.affinity_seconds, service.backends) = (60, 32);
+    for slot in 1..32 {
+        let backend = Backend { endpoint: endpoint([10, 244, 1, slot as u8 + 10], 8080, TCP), flags: ON_THIS_NODE };
+        many.backends.insert(100 + slot, backend);
+        many.slots.insert(SlotKey { service: service.id, slot }, 100 + slot);
+    }
+    Maps::open(&uplink.bpf_dir).expect("pinned").update(&entries(), &many).expect("updated");
+    let chosen = |client: [u8; 4], port| {
+        read(&uplink.ingress(&packet(TCP, (client, port), (NODE_ADDRESS, TO_HERE), SYN, 0)).1).1
+    };
+    let first = chosen(CLIENT, 40_000);
+    assert!((40_001..40_020).all(|port| chosen(CLIENT, port) == first));
+    assert!((1..20).any(|other| chosen([203, 0, 113, 100 + other], 40_000) != first), "clients are spread");
+}
+
+#[test]
 fn what_is_not_ours_or_not_whole_stays_as_it_is() {
     let uplink = Uplink::new();
     let whole = packet(TCP, (CLIENT, 40_000), (NODE_ADDRESS, TO_ELSEWHERE), SYN, 0);

@@ -93,6 +93,7 @@ fn sockets_reach_backends_through_a_service_and_see_only_its_address() {
         (endpoint(VIP, 80, TCP), 1, &[stream], 0),
         (endpoint(VIP, 53, UDP), 2, &[datagram], 0),
         (endpoint(VIP, 81, TCP), 3, &[], 0),
+        (endpoint(VIP, 54, UDP), 5, &[], 0),
         (endpoint(VIP, 82, TCP), 4, &[stream], 60),
     ]);
     let mut maps = node.attach();
@@ -105,6 +106,9 @@ fn sockets_reach_backends_through_a_service_and_see_only_its_address() {
 
     // A service without endpoints refuses at once.
     assert_eq!(TcpStream::connect((VIP, 81)).expect_err("refused").kind(), ErrorKind::ConnectionRefused);
+
+    let asker = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    assert_eq!(asker.send_to(b"ping", (VIP, 54)).expect_err("refused").kind(), ErrorKind::ConnectionRefused);
 
     // Session affinity keeps a client's backend.
     drop(TcpStream::connect((VIP, 82)).expect("the service answers"));

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::nodes::NodeNetwork;
 
 fn name(name: &str) -> Name {
     ("default".into(), name.into())
@@ -109,14 +110,11 @@ fn from_outside_only_external_addresses_are_served() {
 
 #[test]
 fn pods_networks_and_nodes_addresses_are_inside() {
-    let node = json!({
-        "metadata": {"name": "other"},
-        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.2"}, {"type": "Hostname", "address": "other"}]},
-    });
+    let other = NodeNetwork { addresses: vec![Ipv4Addr::new(192, 0, 2, 2)], ..NodeNetwork::default() };
     let state = ServiceState {
         node_addresses: vec![Ipv4Addr::new(192, 0, 2, 1)],
         cluster_networks: vec!["10.244.0.0/16".parse().expect("a network")],
-        nodes: [((String::new(), "other".into()), serde_json::from_value(node).expect("a node"))].into(),
+        nodes: [("other".to_owned(), other)].into(),
         ..ServiceState::default()
     };
     let expected = [

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use kube::runtime::{WatchStreamExt, watcher, watcher as watch};
-use kube::{Api, Client};
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
-use skep_client::slim::SlimNode;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -19,28 +16,25 @@ use tracing::{info, warn};
 use super::link::refused;
 use super::netns::within;
 use super::{Cidr, PodError, Pods};
-use crate::agent::{Listing, next, wait};
-use crate::compile::Name;
+use crate::agent::wait;
+use crate::nodes::Nodes;
 
 /// Marks routes as ours (`rtm_protocol`); numbers from 5 on are for routing daemons, and no known one has this.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(83);
-/// How long events gather.
-const GATHER: Duration = Duration::from_millis(50);
 /// After how long a failed update is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Gateways by pod network.
 pub type Routes = BTreeMap<Cidr, Ipv4Addr>;
 
-/// The routes that the node `own` needs: each other node's IPv4 pod networks by that node's first IPv4 `InternalIP`.
+/// The routes that the node `own` needs: each other node's pod networks by that node's internal address.
 #[must_use]
-pub fn compile(own: &str, nodes: &BTreeMap<Name, SlimNode>) -> Routes {
+pub fn compile(own: &str, nodes: &Nodes) -> Routes {
     let mut routes = Routes::new();
-    for ((_, name), node) in nodes.iter().filter(|((_, name), _)| name != own) {
-        let addresses = node.status.addresses.iter().filter(|address| address.type_ == "InternalIP");
-        let Some(gateway) = addresses.filter_map(|address| address.address.parse().ok()).next() else { continue };
-        for network in networks(node) {
-            if routes.insert(network, gateway).is_some() {
+    for (name, node) in nodes.iter().filter(|(name, _)| *name != own) {
+        let Some(gateway) = node.internal else { continue };
+        for network in &node.networks {
+            if routes.insert(*network, gateway).is_some() {
                 warn!(node = name, %network, "two nodes have the same pod network");
             }
         }
@@ -48,34 +42,30 @@ pub fn compile(own: &str, nodes: &BTreeMap<Name, SlimNode>) -> Routes {
     routes
 }
 
-/// Watches Nodes until `stop`: tells `pods` this node's pod network and keeps the routes. Nothing is removed before all Nodes were listed.
-pub async fn run(client: Client, own: &str, pods: Arc<Pods>, stop: CancellationToken) {
-    let api: Api<SlimNode> = Api::all(client);
-    let mut events = pin!(watch(api, watcher::Config::default()).default_backoff());
-    let (mut listing, mut nodes) = (Listing::default(), BTreeMap::new());
+/// Tells `pods` this node's pod network and keeps the routes, until `stop`. Nothing is removed before all Nodes were listed.
+pub async fn run(mut nodes: watch::Receiver<Option<Nodes>>, own: &str, pods: Arc<Pods>, stop: CancellationToken) {
     let mut due: Option<Instant> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            event = next(&mut events) => listing.apply(event, &mut nodes),
-            () = wait(due) => {
-                due = None;
-                if let Some(network) = nodes.get(&(String::new(), own.to_owned())).and_then(|node| networks(node).next()) {
-                    pods.set_network(network).await;
-                }
-                match pods.sync_routes(compile(own, &nodes)).await {
-                    Ok((0, 0)) => {}
-                    Ok((written, removed)) => info!(written, removed, "routes to other nodes' pods updated"),
-                    Err(error) => {
-                        warn!(%error, "routes to other nodes' pods could not be updated and will be again");
-                        due = Some(Instant::now() + RETRY);
-                    }
-                }
-                continue;
-            }
+            changed = nodes.changed() => if changed.is_err() {
+                // Who watched the Nodes has stopped, and so does all.
+                return;
+            },
+            () = wait(due) => {}
         }
-        if listing.complete {
-            due = Some(due.unwrap_or_else(|| Instant::now() + GATHER));
+        due = None;
+        let Some(nodes) = nodes.borrow_and_update().clone() else { continue };
+        if let Some(network) = nodes.get(own).and_then(|node| node.networks.first()) {
+            pods.set_network(*network).await;
+        }
+        match pods.sync_routes(compile(own, &nodes)).await {
+            Ok((0, 0)) => {}
+            Ok((written, removed)) => info!(written, removed, "routes to other nodes' pods updated"),
+            Err(error) => {
+                warn!(%error, "routes to other nodes' pods could not be updated and will be again");
+                due = Some(Instant::now() + RETRY);
+            }
         }
     }
 }
@@ -129,11 +119,6 @@ impl Pods {
     }
 }
 
-fn networks(node: &SlimNode) -> impl Iterator<Item = Cidr> {
-    let one = node.spec.pod_cidr.iter().filter(|_| node.spec.pod_cidrs.is_empty());
-    node.spec.pod_cidrs.iter().chain(one).filter_map(|network| network.parse().ok())
-}
-
 fn ours(route: &RouteMessage) -> Option<(Cidr, Ipv4Addr)> {
     if route.header.protocol != PROTOCOL {
         return None;
@@ -152,22 +137,19 @@ fn ours(route: &RouteMessage) -> Option<(Cidr, Ipv4Addr)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nodes::NodeNetwork;
 
     #[test]
     fn other_nodes_networks_are_routed_by_their_internal_address() {
-        let node = |name: &str, networks: &[&str], address: &str| {
-            let node = serde_json::json!({
-                "metadata": { "name": name },
-                "spec": { "podCIDRs": networks },
-                "status": { "addresses": [{ "type": "Hostname", "address": name }, { "type": "InternalIP", "address": address }] },
-            });
-            ((String::new(), name.to_owned()), serde_json::from_value::<SlimNode>(node).expect("a node"))
+        let node = |name: &str, networks: &[&str], internal| {
+            let networks = networks.iter().map(|network| network.parse().expect("a network")).collect();
+            (name.to_owned(), NodeNetwork { networks, addresses: Vec::new(), internal })
         };
-        let nodes = BTreeMap::from([
-            node("own", &["10.0.1.0/24"], "192.0.2.1"),
-            node("other", &["10.0.2.0/24", "2001:db8::/64"], "192.0.2.2"),
-            node("new", &[], "192.0.2.3"),
-            node("addressless", &["10.0.4.0/24"], "not-yet"),
+        let nodes = Nodes::from([
+            node("own", &["10.0.1.0/24"], Some(Ipv4Addr::new(192, 0, 2, 1))),
+            node("other", &["10.0.2.0/24"], Some(Ipv4Addr::new(192, 0, 2, 2))),
+            node("new", &[], Some(Ipv4Addr::new(192, 0, 2, 3))),
+            node("addressless", &["10.0.4.0/24"], None),
         ]);
         let network = "10.0.2.0/24".parse().expect("a network");
         assert_eq!(compile("own", &nodes), Routes::from([(network, Ipv4Addr::new(192, 0, 2, 2))]));
