@@ -24,7 +24,7 @@ fn commits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("durable commits of 1 KiB");
     group.sample_size(10).throughput(Throughput::Elements(1));
     for writers in [1, 16, 256] {
-        group.bench_function(BenchmarkId::from_parameter(writers), |bencher| {
+        group.bench_function(BenchmarkId::new("embedded store", writers), |bencher| {
             bencher.to_async(&runtime).iter_custom(async |count| {
                 let run = run.fetch_add(1, Ordering::Relaxed).to_string();
                 let begun = Instant::now();
@@ -93,14 +93,14 @@ fn reads(criterion: &mut Criterion) {
 
 fn starts(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let mut group = criterion.benchmark_group("start");
+    let mut group = criterion.benchmark_group("starting the store");
     group.sample_size(10);
     for thousands in [100, 1_000] {
         let directory = TempDir::new().expect("a directory for the store");
         let store = open(&directory);
         runtime.block_on(fill(&store, thousands));
         drop(store);
-        group.bench_function(BenchmarkId::new("thousands of keys", thousands), |bencher| {
+        group.bench_function(BenchmarkId::from_parameter(thousands * 1_000), |bencher| {
             bencher.iter_batched(|| (), |()| open(&directory), BatchSize::PerIteration);
         });
     }

@@ -8,19 +8,10 @@ use skep_store::embedded::Embedded;
 use skep_store::{Condition, Op, Store as _, Write};
 use tokio::task::JoinSet;
 
+use crate::sample::Sample;
+
 /// Bytes of a value.
 pub const VALUE: usize = 1024;
-
-/// What a run measured.
-#[derive(Clone, Copy, Debug)]
-pub struct Measured {
-    /// Acknowledged writes a second, over all writers.
-    pub per_second: f64,
-    /// The median time from asking to the answer.
-    pub p50: Duration,
-    /// 99 of 100 answers came within this.
-    pub p99: Duration,
-}
 
 /// A value that does not compress.
 #[must_use]
@@ -59,7 +50,7 @@ pub async fn run<F: Future<Output = ()> + Send>(
     writers: usize,
     time: Duration,
     write: impl Fn(usize, u64) -> F + Clone + Send + 'static,
-) -> Measured {
+) -> Sample {
     let begun = Instant::now();
     let mut tasks = JoinSet::new();
     for writer in 0..writers {
@@ -74,9 +65,6 @@ pub async fn run<F: Future<Output = ()> + Send>(
             latencies
         });
     }
-    let mut latencies: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
-    let elapsed = begun.elapsed().as_secs_f64();
-    latencies.sort_unstable();
-    let at = |percent: usize| latencies.get(latencies.len() * percent / 100).copied().unwrap_or_default();
-    Measured { per_second: latencies.len() as f64 / elapsed, p50: at(50), p99: at(99) }
+    let latencies = tasks.join_all().await.into_iter().flatten().collect();
+    Sample { latencies, elapsed: begun.elapsed() }
 }

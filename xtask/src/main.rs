@@ -1,5 +1,6 @@
 //! `cargo xtask …`: everything that is done with this repository beyond `cargo build`. A file a command.
 
+mod bench;
 mod build_ebpf;
 mod deploy;
 mod image;
@@ -20,6 +21,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures Skep beside its rivals, and writes the figures into docs/performance.md.
+    Bench(bench::Args),
     /// Builds the eBPF programs, and prints the object's path.
     BuildEbpf(build_ebpf::Args),
     /// Brings up a cluster on this machine, or takes it away.
@@ -34,6 +37,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::BuildEbpf(args) => build_ebpf::run(&args).map(drop),
         Command::Deploy(args) => deploy::run(&args),
         Command::Image(args) => image::run(&args),
