@@ -135,6 +135,13 @@ fn translate(ctx: &TcContext, packet: &Packet, to: &Tuple, kind: u8) -> i32 {
     }
 }
 
+/// Refuses a connection in the name of an address that is not this node's own, for which the stack would not.
+#[inline(always)]
+pub fn refuse(ctx: &TcContext, packet: &Packet) -> i32 {
+    let opens = packet.protocol == TCP && packet.flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
+    if opens && packet::write_refusal(ctx, packet).is_some() { away(ctx) } else { DROP }
+}
+
 /// Sends the packet back out by the link that it came from, past the stack: that would take a packet with this node's own address as
 /// its source for a forged one.
 #[inline(always)]

@@ -4,8 +4,8 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::TcContext;
 use skep_ebpf_common::{
-    BY_ADDRESS, DIRECT, DROP_WHEN_EMPTY, EGRESS, Endpoint, Flow, FlowKey, INGRESS, NODE_PORT_REMOTE, ON_THIS_NODE,
-    PODS, REPLY, SEEN, Tuple, UDP, mapped,
+    BY_ADDRESS, DIRECT, DROP_WHEN_EMPTY, EGRESS, Endpoint, Flow, FlowKey, INGRESS, NODE, NODE_PORT_REMOTE,
+    ON_THIS_NODE, PODS, REPLY, SEEN, Tuple, UDP, mapped,
 };
 
 use crate::flows::{self, DROP, NEXT, Verdict};
@@ -46,8 +46,14 @@ fn begin(ctx: &TcContext, packet: &Packet) -> i32 {
     let source = u64::from(u32::from_ne_bytes(tuple.source));
     let client = source << 16 | u64::from(u16::from_ne_bytes(tuple.source_port));
     let Some((id, backend)) = choose(&service, BY_ADDRESS | source, spread(client)) else {
-        // The stack has no socket there, and refuses.
-        return if service.flags & DROP_WHEN_EMPTY != 0 { DROP } else { NEXT };
+        return if service.flags & DROP_WHEN_EMPTY != 0 {
+            DROP
+        } else if inside(tuple.destination) & NODE != 0 {
+            // The stack has no socket there, and refuses.
+            NEXT
+        } else {
+            flows::refuse(ctx, packet)
+        };
     };
     let [.., a, b, c, d] = backend.endpoint.address;
     let mut to = Tuple {

@@ -186,6 +186,26 @@ pub fn write_complaint(ctx: &TcContext, complaint: &Complaint, reply: &Tuple) ->
     port(ctx, complaint.transport + 2, checksum, 0, about.destination_port, reply.source_port)
 }
 
+/// Makes the answer that refuses (RFC 9293 section 3.5.1) of a packet that opens a connection, in its place: addresses and ports swapped,
+/// which changes no sum. What the client says of itself in the options is of no matter in a reset. None: the kernel refused.
+#[inline(always)]
+pub fn write_refusal(ctx: &TcContext, packet: &Packet) -> Option<()> {
+    let (tuple, at) = (&packet.tuple, packet.transport);
+    ctx.store(SOURCE, &tuple.destination, 0).ok()?;
+    ctx.store(DESTINATION, &tuple.source, 0).ok()?;
+    ctx.store(at, &tuple.destination_port, 0).ok()?;
+    ctx.store(at + 2, &tuple.source_port, 0).ok()?;
+    let [sequence, acknowledged]: [[u8; 4]; 2] = ctx.load(at + 4).ok()?;
+    let next = u32::from_be_bytes(sequence).wrapping_add(1).to_be_bytes();
+    for (at, from, to) in [(at + 4, sequence, [0; 4]), (at + 8, acknowledged, next)] {
+        let (from, to) = (u32::from_ne_bytes(from), u32::from_ne_bytes(to));
+        ctx.l4_csum_replace(packet.transport + 16, from.into(), to.into(), 4).ok()?;
+        ctx.store(at, &to, 0).ok()?;
+    }
+    let length: u8 = ctx.load(at + 12).ok()?;
+    port(ctx, at + 12, at + 16, 0, [length, packet.flags], [length, TCP_RST | TCP_ACK])
+}
+
 /// One hop less to live, where the packet does not go through the stack. None: it has none left.
 #[inline(always)]
 pub fn age(ctx: &TcContext) -> Option<()> {

@@ -338,6 +338,24 @@ fn a_service_without_endpoints_refuses_at_once() {
 }
 
 #[test]
+fn an_external_address_is_served_and_refuses_when_there_is_nobody() {
+    let world = World::new("external");
+    let external = Ipv4Addr::new(198, 51, 100, 7);
+    world.outside.ip(&format!("route add {external} via {ONE}"));
+    let spec = json!({ "externalIPs": [external] });
+    for node in [0, 1] {
+        let pod = world.pod("external", node);
+        world.serve(spec.clone(), &[&pod]);
+        for ask in BOTH {
+            assert_eq!(ask(&world.outside, (external, 80).into()).expect("an answer").0, pod.node);
+        }
+    }
+    world.serve(spec, &[]);
+    let refused = by_tcp(&world.outside, (external, 80).into()).expect_err("refused");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
 fn a_pod_that_refuses_is_heard_through_the_node_port() {
     let world = World::new("closed");
     for node in [0, 1] {

@@ -263,6 +263,20 @@ fn without_backends_the_stack_refuses_or_the_packet_is_dropped() {
 }
 
 #[test]
+fn a_connection_to_an_address_of_no_node_is_refused_in_its_name() {
+    let uplink = Uplink::new();
+    let (mut more, external) = (entries(), ([198, 51, 100, 7], 80));
+    let none = Service { id: 99, backends: 0, affinity_seconds: 0, flags: 0 };
+    more.externals.insert(endpoint(external.0, external.1, TCP), none);
+    Maps::open(&uplink.bpf_dir).expect("pinned").update(&entries(), &more).expect("updated");
+    let (verdict, refusal) = uplink.ingress(&packet(TCP, (CLIENT, 40_000), external, SYN, 0));
+    assert_eq!((verdict, read(&refusal)), (REDIRECT, (external, (CLIENT, 40_000))));
+    // Sequence 0; the packet's own, 1, and the SYN are acknowledged; RST and ACK.
+    assert_eq!((&refusal[38..46], refusal[47]), (&[0, 0, 0, 0, 0, 0, 0, 2][..], 0x14));
+    assert_eq!(uplink.ingress(&packet(TCP, (CLIENT, 40_000), external, ACK, 0)).0, DROP);
+}
+
+#[test]
 fn half_a_flow_that_the_map_forgot_comes_out_as_it_was() {
     let uplink = Uplink::new();
     for protocol in [TCP, UDP] {
