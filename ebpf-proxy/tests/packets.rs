@@ -276,6 +276,63 @@ fn a_connection_to_an_address_of_no_node_is_refused_in_its_name() {
     assert_eq!(uplink.ingress(&packet(TCP, (CLIENT, 40_000), external, ACK, 0)).0, DROP);
 }
 
+/// An ICMP error of `from` about `packet`, to whom that came from; checksums are right.
+fn complaint(kind: u8, from: [u8; 4], packet: &[u8]) -> Vec<u8> {
+    // The header and eight bytes more, as routers send back at least (RFC 792).
+    let about = &packet[14..14 + 28];
+    let mut icmp = [&[kind, 4, 0, 0, 0, 0, 5, 120][..], about].concat();
+    let total = !sum(&icmp);
+    icmp[2..4].copy_from_slice(&total.to_be_bytes());
+    let mut ip = vec![0x45, 0];
+    ip.extend((20 + icmp.len() as u16).to_be_bytes());
+    ip.extend([0, 7, 0, 0, 64, 1, 0, 0]);
+    ip.extend(from);
+    ip.extend(&about[12..16]);
+    let total = !sum(&ip);
+    ip[10..12].copy_from_slice(&total.to_be_bytes());
+    [&packet[..14], &ip, &icmp].concat()
+}
+
+/// Who complains, to whom, and the ends of the packet that it is about, if all checksums but the cut-off one are right.
+fn read_complaint(packet: &[u8]) -> ([u8; 4], [u8; 4], (End, End)) {
+    let (ip, icmp) = packet[14..].split_at(20);
+    let (inner, transport) = icmp[8..].split_at(20);
+    assert_eq!((sum(ip), sum(icmp), sum(inner)), (0xffff, 0xffff, 0xffff));
+    let address = |header: &[u8], at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
+    let port = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
+    (address(ip, 12), address(ip, 16), ((address(inner, 12), port(0)), (address(inner, 16), port(2))))
+}
+
+#[test]
+fn an_error_about_a_translated_packet_is_about_the_packet_that_was_sent() {
+    const ROUTER: [u8; 4] = [198, 51, 100, 1];
+    const UNREACHABLE: u8 = 3;
+    const TIME_EXCEEDED: u8 = 11;
+    let uplink = Uplink::new();
+    for protocol in [TCP, UDP] {
+        // A router on the way of a pod's packet to the outside.
+        let (pod, server) = ((HERE, 50_000), (CLIENT, 443));
+        let (_, went) = uplink.egress(&packet(protocol, pod, server, SYN, 0));
+        for kind in [UNREACHABLE, TIME_EXCEEDED] {
+            let (verdict, error) = uplink.ingress(&complaint(kind, ROUTER, &went));
+            assert_eq!((verdict, read_complaint(&error)), (NEXT, (ROUTER, HERE, (pod, server))));
+        }
+        // A pod elsewhere that refuses what came by a node port.
+        let (client, port) = ((CLIENT, 40_000), (NODE_ADDRESS, TO_ELSEWHERE));
+        let (_, went) = uplink.ingress(&packet(protocol, client, port, SYN, 0));
+        let (verdict, error) = uplink.ingress(&complaint(UNREACHABLE, ELSEWHERE, &went));
+        assert_eq!((verdict, read_complaint(&error)), (REDIRECT, (NODE_ADDRESS, CLIENT, (client, port))));
+        // A pod here that does.
+        let (client, port) = ((CLIENT, 40_001), (NODE_ADDRESS, TO_HERE));
+        let (_, went) = uplink.ingress(&packet(protocol, client, port, SYN, 0));
+        let (verdict, error) = uplink.egress(&complaint(UNREACHABLE, HERE, &went));
+        assert_eq!((verdict, read_complaint(&error)), (NEXT, (NODE_ADDRESS, CLIENT, (client, port))));
+        // One about another's packet.
+        let other = complaint(UNREACHABLE, ROUTER, &packet(protocol, (NODE_ADDRESS, 50_001), server, SYN, 0));
+        assert_eq!(uplink.ingress(&other), (NEXT, other.clone()));
+    }
+}
+
 #[test]
 fn half_a_flow_that_the_map_forgot_comes_out_as_it_was() {
     let uplink = Uplink::new();
