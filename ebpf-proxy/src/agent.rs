@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::compile::{Name, ServiceState, compile};
 use crate::dns::Publisher;
-use crate::kernel::{KernelError, Maps, monotonic_ns};
+use crate::kernel::{KernelError, Maps, Programs, monotonic_ns};
 use crate::nodes::Nodes;
 
 /// How long events gather before the kernel is updated: a rollout brings many.
@@ -27,14 +27,15 @@ const COLLECT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Keeps the maps, and the `names` that are served, equal to what the API says, until `stop`. Nothing is written before both kinds were listed once: an agent
-/// that starts anew never empties maps that serve traffic.
+/// that starts anew never empties maps that serve traffic. Programs that are `waiting` are attached when the maps were filled.
 ///
 /// # Errors
-/// When the maps can't be read at the start.
+/// When the maps can't be read at the start, or the programs not be attached.
 pub async fn run(
     client: Client,
     mut state: ServiceState,
     mut maps: Maps,
+    mut waiting: Option<Programs>,
     names: Option<Publisher>,
     mut nodes: watch_value::Receiver<Option<Nodes>>,
     stop: CancellationToken,
@@ -75,7 +76,13 @@ pub async fn run(
                 }
                 let wanted = compile(&state);
                 match maps.update(&now, &wanted) {
-                    Ok(changes) => info!(changes.written, changes.removed, services = wanted.services.len(), "maps updated"),
+                    Ok(changes) => {
+                        info!(changes.written, changes.removed, services = wanted.services.len(), "maps updated");
+                        if let Some(programs) = waiting.take() {
+                            programs.attach()?;
+                            info!("programs attached in the place of those with another layout");
+                        }
+                    }
                     Err(error) => {
                         warn!(%error, "the maps could not be updated and will be again");
                         due = Some(Instant::now() + RETRY);

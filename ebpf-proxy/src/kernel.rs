@@ -1,7 +1,7 @@
 //! The kernel's side: programs loaded and attached, maps filled by differences.
 //!
 //! Everything is pinned, so that traffic flows on without the agent: maps under `v<layout>/`, links beside them. A new agent
-//! reads the maps back, changes only what differs, and puts its programs in the place of the old ones ([`attach`]).
+//! reads the maps back, changes only what differs, and puts its programs in the place of the old ones ([`Programs`]).
 
 mod attach;
 mod flows;
@@ -19,7 +19,7 @@ use skep_ebpf_common::{
     SlotKey, UDP,
 };
 
-pub use self::attach::{CGROUP_PROGRAMS, UPLINK_PROGRAMS, Uplink, attach, detach};
+pub use self::attach::{CGROUP_PROGRAMS, Programs, UPLINK_PROGRAMS, Uplink, detach, load};
 pub use self::flows::expired;
 use crate::compile::Entries;
 

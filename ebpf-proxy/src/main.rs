@@ -135,8 +135,17 @@ async fn run(args: Run, bpf_dir: &Path) -> anyhow::Result<()> {
     if uplink.is_some() {
         forward()?;
     }
-    let maps = kernel::attach(&object, bpf_dir, &args.cgroup, uplink.as_ref())?;
-    tracing::info!(cgroup = %args.cgroup.display(), bpf_dir = %bpf_dir.display(), "programs attached");
+    let (programs, maps) = kernel::load(&object, bpf_dir, &args.cgroup, uplink.as_ref())?;
+    let waiting = if programs.replace_another_layout()? {
+        tracing::info!(
+            "an agent with another layout of the maps was here: its programs serve until the new maps are filled"
+        );
+        Some(programs)
+    } else {
+        programs.attach()?;
+        tracing::info!(cgroup = %args.cgroup.display(), bpf_dir = %bpf_dir.display(), "programs attached");
+        None
+    };
     let agent_name = concat!("skep-ebpf-proxy/", env!("CARGO_PKG_VERSION"));
     let client = skep_client::connect(&args.kubeconfig, agent_name).await?;
     let stop = CancellationToken::new();
@@ -166,7 +175,7 @@ async fn run(args: Run, bpf_dir: &Path) -> anyhow::Result<()> {
         cluster_networks: args.cluster_cidr,
         ..ServiceState::default()
     };
-    let mut running = std::pin::pin!(agent::run(client, state, maps, names, node_watch, stop.clone()));
+    let mut running = std::pin::pin!(agent::run(client, state, maps, waiting, names, node_watch, stop.clone()));
     tokio::select! {
         result = &mut running => return Ok(result?),
         Some(ended) = tasks.join_next() => return ended?,

@@ -100,8 +100,11 @@ impl World {
         let node = &self.nodes[node];
         let uplink = Uplink { link: "eth0".into(), address: node.address };
         let object = object::find(None).expect("the object is built by `cargo xtask build-ebpf`");
-        let attach = || kernel::attach(&object, &node.bpf_dir, &self.cgroup, Some(&uplink)).expect("attached");
-        node.netns.within(attach)
+        node.netns.within(|| {
+            let (programs, maps) = kernel::load(&object, &node.bpf_dir, &self.cgroup, Some(&uplink)).expect("loaded");
+            programs.attach().expect("attached");
+            maps
+        })
     }
 
     /// A pod with a server on that node.
@@ -479,6 +482,23 @@ fn an_agent_that_is_killed_or_replaced_loses_no_request() {
     assert_eq!(Maps::open(&world.nodes[0].bpf_dir).expect("pinned").entries().expect("read"), before);
     let shown = agent(&world.nodes[0]).arg("conntrack").output().expect("shown");
     assert!(String::from_utf8_lossy(&shown.stdout).contains("node-port forward TCP 192.0.2.9:"));
+}
+
+#[test]
+fn programs_of_another_layout_serve_until_the_new_maps_are_filled() {
+    let world = World::new("layout");
+    let node = &world.nodes[0];
+    let programs = || SchedClassifier::query_tcx("eth0", UPLINK_PROGRAMS[0].1).expect("queried").1[0].id();
+    let before = node.netns.within(programs);
+    // As if the maps that are used now were those of an older agent.
+    std::fs::rename(kernel::map_folder(&node.bpf_dir), node.bpf_dir.join("v1")).expect("renamed");
+    let agent = Agent::start(&world, 0);
+    assert_eq!(node.netns.within(programs), before);
+    drop(agent);
+    // A layout that is gone needs no waiting.
+    std::fs::remove_dir_all(node.bpf_dir.join("v1")).expect("removed");
+    drop(Agent::start(&world, 0));
+    assert_ne!(node.netns.within(programs), before);
 }
 
 #[test]

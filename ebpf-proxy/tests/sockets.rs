@@ -39,7 +39,9 @@ impl Node {
 
     fn attach(&self) -> Maps {
         let object = object::find(None).expect("the object is built by `cargo xtask build-ebpf`");
-        kernel::attach(&object, &self.folder(), &self.cgroup, None).expect("attached")
+        let (programs, maps) = kernel::load(&object, &self.folder(), &self.cgroup, None).expect("loaded");
+        programs.attach().expect("attached");
+        maps
     }
 
     fn folder(&self) -> PathBuf {

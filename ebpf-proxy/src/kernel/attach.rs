@@ -6,11 +6,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::{
+    CgroupAttachMode, CgroupSockAddr, LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType,
+};
 use aya::{Ebpf, EbpfLoader};
 
 use super::{KernelError, Maps, at, map_folder};
@@ -32,42 +34,83 @@ pub struct Uplink {
     pub address: Ipv4Addr,
 }
 
-/// Loads the programs over the pinned maps (made when they are missing) and attaches them to the cgroup and, where there is one,
-/// the uplink. Without one, what an earlier agent attached there is detached.
+/// Programs that are loaded over the pinned maps and not attached yet.
+pub struct Programs {
+    ebpf: Ebpf,
+    bpf_dir: PathBuf,
+    cgroup: File,
+    uplink: Option<Uplink>,
+}
+
+/// Loads the programs over the pinned maps (made when they are missing), for the cgroup and, where there is one, the uplink.
 ///
 /// # Errors
-/// When the folder is no bpffs, the verifier refuses a program, the cgroup is none or there is no such link.
-pub fn attach(object: &[u8], bpf_dir: &Path, cgroup: &Path, uplink: Option<&Uplink>) -> Result<Maps, KernelError> {
+/// When the folder is no bpffs, the verifier refuses a program or the cgroup can't be opened.
+pub fn load(
+    object: &[u8],
+    bpf_dir: &Path,
+    cgroup: &Path,
+    uplink: Option<&Uplink>,
+) -> Result<(Programs, Maps), KernelError> {
     let folder = map_folder(bpf_dir);
     fs::create_dir_all(&folder).map_err(at(&folder))?;
     let mut ebpf: Ebpf = EbpfLoader::new().default_map_pin_directory(&folder).load(object)?;
+    for name in CGROUP_PROGRAMS {
+        program::<CgroupSockAddr>(&mut ebpf, name)?.load().map_err(refused(name))?;
+    }
+    for (name, _) in UPLINK_PROGRAMS {
+        program::<SchedClassifier>(&mut ebpf, name)?.load().map_err(refused(name))?;
+    }
     let mut maps = Maps::open(bpf_dir)?;
     if let Some(uplink) = uplink {
         maps.set_address(uplink.address)?;
     }
-    let target = File::open(cgroup).map_err(at(cgroup))?;
-    for name in CGROUP_PROGRAMS {
-        at_cgroup(&mut ebpf, name, &target, bpf_dir)?;
-    }
-    for (name, direction) in UPLINK_PROGRAMS {
-        match uplink {
-            Some(uplink) => at_uplink(&mut ebpf, name, &uplink.link, direction, bpf_dir)?,
-            None => unpin_others(bpf_dir, name, None)?,
-        }
-    }
-    remove_other_layouts(bpf_dir, &folder)?;
-    Ok(maps)
+    let cgroup = File::open(cgroup).map_err(at(cgroup))?;
+    Ok((Programs { ebpf, bpf_dir: bpf_dir.to_owned(), cgroup, uplink: uplink.cloned() }, maps))
 }
 
-/// Removes the maps of agents with another layout: no program uses them any more.
-fn remove_other_layouts(bpf_dir: &Path, current: &Path) -> Result<(), KernelError> {
+impl Programs {
+    /// Whether an agent with another layout of the maps was here: its programs serve from its maps, and are better replaced when the
+    /// new ones are filled.
+    ///
+    /// # Errors
+    /// When the folder can't be read.
+    pub fn replace_another_layout(&self) -> Result<bool, KernelError> {
+        Ok(!other_layouts(&self.bpf_dir)?.is_empty())
+    }
+
+    /// Attaches them in the place of those of an earlier agent, and removes the maps of another layout. Without an uplink, what was
+    /// attached there is detached.
+    ///
+    /// # Errors
+    /// When the cgroup is none or there is no such link.
+    pub fn attach(mut self) -> Result<(), KernelError> {
+        for name in CGROUP_PROGRAMS {
+            at_cgroup(&mut self.ebpf, name, &self.cgroup, &self.bpf_dir)?;
+        }
+        for (name, direction) in UPLINK_PROGRAMS {
+            match &self.uplink {
+                Some(uplink) => at_uplink(&mut self.ebpf, name, &uplink.link, direction, &self.bpf_dir)?,
+                None => unpin_others(&self.bpf_dir, name, None)?,
+            }
+        }
+        for folder in other_layouts(&self.bpf_dir)? {
+            fs::remove_dir_all(&folder).map_err(at(&folder))?;
+        }
+        Ok(())
+    }
+}
+
+fn other_layouts(bpf_dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let current = map_folder(bpf_dir);
+    let mut others = Vec::new();
     for entry in fs::read_dir(bpf_dir).map_err(at(bpf_dir))? {
         let path = entry.map_err(at(bpf_dir))?.path();
         if path.is_dir() && path != current {
-            fs::remove_dir_all(&path).map_err(at(&path))?;
+            others.push(path);
         }
     }
-    Ok(())
+    Ok(others)
 }
 
 /// Detaches the programs and removes all that was pinned.
@@ -83,9 +126,7 @@ pub fn detach(bpf_dir: &Path) -> Result<(), KernelError> {
 
 fn at_cgroup(ebpf: &mut Ebpf, name: &'static str, cgroup: &File, bpf_dir: &Path) -> Result<(), KernelError> {
     let failed = |source: Reason| KernelError::Program { name, source };
-    let program = ebpf.program_mut(name).ok_or_else(|| failed("the object lacks it".into()))?;
-    let program: &mut CgroupSockAddr = program.try_into().map_err(|error| failed(Box::new(error)))?;
-    program.load().map_err(|error| failed(Box::new(error)))?;
+    let program: &mut CgroupSockAddr = program(ebpf, name)?;
     // `Single` is no flag at all: a link is always beside others (cgroup_bpf_link_attach).
     let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(|error| failed(Box::new(error)))?;
     let link = program.take_link(id).map_err(|error| failed(Box::new(error)))?;
@@ -104,9 +145,7 @@ fn at_uplink(
     bpf_dir: &Path,
 ) -> Result<(), KernelError> {
     let failed = |source: Reason| KernelError::Program { name, source };
-    let program = ebpf.program_mut(name).ok_or_else(|| failed("the object lacks it".into()))?;
-    let program: &mut SchedClassifier = program.try_into().map_err(|error| failed(Box::new(error)))?;
-    program.load().map_err(|error| failed(Box::new(error)))?;
+    let program: &mut SchedClassifier = program(ebpf, name)?;
     let pinned = format!("{name}@{uplink}");
     let pin = bpf_dir.join(&pinned);
     // Fails where the network link is another by now (ENOLINK): then a new one is attached.
@@ -133,6 +172,18 @@ fn unpin_others(bpf_dir: &Path, name: &str, pinned: Option<&str>) -> Result<(), 
         }
     }
     Ok(())
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let lacks = || KernelError::Program { name, source: "the object lacks it".into() };
+    ebpf.program_mut(name).ok_or_else(lacks)?.try_into().map_err(refused(name))
+}
+
+fn refused(name: &'static str) -> impl FnOnce(ProgramError) -> KernelError {
+    move |error| KernelError::Program { name, source: Box::new(error) }
 }
 
 fn unpin(pin: &Path) -> Result<(), KernelError> {
