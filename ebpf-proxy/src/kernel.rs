@@ -19,7 +19,7 @@ use skep_ebpf_common::{
     SlotKey, UDP,
 };
 
-pub use self::attach::{CGROUP_PROGRAMS, Programs, UPLINK_PROGRAMS, Uplink, detach, load};
+pub use self::attach::{CGROUP_PROGRAMS, Programs, UPLINK_PROGRAMS, Uplink, attach, detach, load};
 pub use self::flows::expired;
 use crate::compile::Entries;
 

@@ -100,11 +100,8 @@ impl World {
         let node = &self.nodes[node];
         let uplink = Uplink { link: "eth0".into(), address: node.address };
         let object = object::find(None).expect("the object is built by `cargo xtask build-ebpf`");
-        node.netns.within(|| {
-            let (programs, maps) = kernel::load(&object, &node.bpf_dir, &self.cgroup, Some(&uplink)).expect("loaded");
-            programs.attach().expect("attached");
-            maps
-        })
+        let attach = || kernel::attach(&object, &node.bpf_dir, &self.cgroup, Some(&uplink)).expect("attached");
+        node.netns.within(attach)
     }
 
     /// A pod with a server on that node.

@@ -39,9 +39,7 @@ impl Node {
 
     fn attach(&self) -> Maps {
         let object = object::find(None).expect("the object is built by `cargo xtask build-ebpf`");
-        let (programs, maps) = kernel::load(&object, &self.folder(), &self.cgroup, None).expect("loaded");
-        programs.attach().expect("attached");
-        maps
+        kernel::attach(&object, &self.folder(), &self.cgroup, None).expect("attached")
     }
 
     fn folder(&self) -> PathBuf {

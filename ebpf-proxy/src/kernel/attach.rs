@@ -69,6 +69,16 @@ pub fn load(
     Ok((Programs { ebpf, bpf_dir: bpf_dir.to_owned(), cgroup, uplink: uplink.cloned() }, maps))
 }
 
+/// Loads the programs and attaches them at once, whatever was there.
+///
+/// # Errors
+/// Those of [`load`] and [`Programs::attach`].
+pub fn attach(object: &[u8], bpf_dir: &Path, cgroup: &Path, uplink: Option<&Uplink>) -> Result<Maps, KernelError> {
+    let (programs, maps) = load(object, bpf_dir, cgroup, uplink)?;
+    programs.attach()?;
+    Ok(maps)
+}
+
 impl Programs {
     /// Whether an agent with another layout of the maps was here: its programs serve from its maps, and are better replaced when the
     /// new ones are filled.
