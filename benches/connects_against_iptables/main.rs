@@ -1,8 +1,8 @@
 //! TCP connections through a Service: by the eBPF programs, by iptables rules in kube-proxy's shape, and to the endpoint itself, by turns in one run.
 //!
 //! `cargo run --release -p skep-benches --bin connects-against-iptables -- [--connects N] [--turns N] [--json]`. Needs root, `cargo xtask build-ebpf`,
-//! iptables and iproute2. One client connects, closes by a reset (no port waits), and connects again, each time to another Service, with the
-//! endpoints in another network namespace behind a veth. The rules stand in a namespace of their own, which has connection tracking because
+//! iptables and iproute2. One client connects, hears that the server closed, closes by a reset (no port waits), and
+//! connects again, each time to another Service, with the endpoints in another network namespace behind a veth. The rules stand in a namespace of their own, which has connection tracking because
 //! of them; the other sides share one without. The client is as a node's own process: its packets meet the rules once, in OUTPUT.
 
 mod pin;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
+use rustix::io::read;
 use rustix::net::{AddressFamily, SocketType, connect, ipproto, socket, sockopt};
 use skep_benches::netns::Netns;
 use skep_benches::node::Node;
@@ -36,10 +37,10 @@ const IPTABLES: [&str; 2] = ["iptables-nft", "iptables-legacy"];
 #[derive(Parser)]
 struct Args {
     /// Connections of each side in a turn.
-    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     connects: u32,
     /// Turns of each side at each number of Services.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100))]
     turns: u32,
     /// Print a line of JSON for each side and number of Services, in the place of the tables.
     #[arg(long)]
@@ -107,7 +108,7 @@ impl Side<'_> {
     }
 }
 
-/// The time of connect(2) for each address; `elapsed` has making and closing the sockets too.
+/// The time of connect(2) for each address; `elapsed` has making the sockets, hearing that the server closed, and closing too.
 fn connect_all(addresses: &[SocketAddr]) -> Result<Sample> {
     pin::to_first();
     let mut latencies = Vec::with_capacity(addresses.len());
@@ -120,6 +121,8 @@ fn connect_all(addresses: &[SocketAddr]) -> Result<Sample> {
             bail!("can't connect to {address}: {error}");
         }
         latencies.push(asked.elapsed());
+        // The server closes: connections never queue at it, where one too many would wait for a second.
+        while read(&socket, &mut [0; 1])? > 0 {}
     }
     Ok(Sample { latencies, elapsed: begun.elapsed() })
 }

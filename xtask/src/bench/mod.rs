@@ -52,7 +52,7 @@ enum Kind {
 const BENCHES: &[Bench] = &[
     Bench {
         name: "connects-against-iptables",
-        kind: Kind::Binary { arguments: &[], quick: &["--connects", "1000", "--turns", "2"] },
+        kind: Kind::Binary { arguments: &[], quick: &["--connects", "500", "--turns", "4"] },
         ebpf: true,
         packages: &[("iptables-restore", "iptables"), ("ip", "iproute2")],
     },

@@ -42,13 +42,6 @@ struct Estimate {
     point_estimate: f64,
 }
 
-impl Record {
-    /// What one costs: the time that each takes of all that run at once, in nanoseconds; the median where no rate was measured.
-    pub(crate) fn cost(&self) -> f64 {
-        self.per_second.filter(|rate| *rate > 0.0).map_or(self.p50_ns, |rate| 1e9 / rate)
-    }
-}
-
 /// The records that a binary printed, a line each.
 pub(crate) fn of_lines(text: &str) -> Result<Vec<Record>> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());

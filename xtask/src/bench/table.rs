@@ -2,12 +2,36 @@
 
 use super::record::Record;
 
-/// Comparisons: what is compared, what its size counts, and which side is Skep's. Every other side is a rival.
-const COMPARISONS: &[(&str, &str, &str)] = &[
-    ("TCP connections through a Service", "Services", "eBPF"),
-    ("loading all Services", "Services", "eBPF"),
-    ("connect(2) of a UDP socket", "Services", "Service"),
-    ("durable creations of 1 KiB", "writers", "embedded store"),
+/// Something that rivals are measured at too.
+struct Comparison {
+    what: &'static str,
+    /// What its size counts.
+    unit: &'static str,
+    /// The side that is Skep's; every other one is a rival's.
+    ours: &'static str,
+    /// What grows with the size.
+    growth: Growth,
+}
+
+/// By what a cost is said to grow.
+#[derive(Clone, Copy)]
+enum Growth {
+    /// The median time of one.
+    Median,
+    /// The time over all that are done at once: the size counts those who ask at the same time.
+    Throughput,
+}
+
+const COMPARISONS: &[Comparison] = &[
+    Comparison { what: "TCP connections through a Service", unit: "Services", ours: "eBPF", growth: Growth::Median },
+    Comparison { what: "loading all Services", unit: "Services", ours: "eBPF", growth: Growth::Median },
+    Comparison { what: "connect(2) of a UDP socket", unit: "Services", ours: "Service", growth: Growth::Median },
+    Comparison {
+        what: "durable creations of 1 KiB",
+        unit: "writers",
+        ours: "embedded store",
+        growth: Growth::Throughput,
+    },
 ];
 
 /// What sizes count where nothing is compared: each side is a variant then.
@@ -29,14 +53,14 @@ pub(crate) fn rows(records: &[Record]) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut done: Vec<(&str, &str)> = Vec::new();
     for record in records {
-        let compared = COMPARISONS.iter().find(|(what, ..)| *what == record.what);
+        let compared = COMPARISONS.iter().find(|comparison| comparison.what == record.what);
         let series = (record.what.as_str(), record.side.as_str());
         if done.contains(&series) {
             continue;
         }
         done.push(series);
         match compared {
-            Some((_, unit, ours)) if record.side != *ours => rows.extend(against(records, record, unit, ours)),
+            Some(comparison) if record.side != comparison.ours => rows.extend(against(records, record, comparison)),
             // It is in its rivals' rows.
             Some(_) => {}
             None => rows.extend(alone(records, record)),
@@ -66,18 +90,19 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
 }
 
 /// A rival's rows: one for each size that both sides were measured at.
-fn against(records: &[Record], rival: &Record, unit: &str, ours: &str) -> Vec<Row> {
-    let (ours, theirs) = (series(records, &rival.what, ours), series(records, &rival.what, &rival.side));
+fn against(records: &[Record], rival: &Record, comparison: &Comparison) -> Vec<Row> {
+    let Comparison { what, unit, ours, growth: by } = *comparison;
+    let (ours, theirs) = (series(records, what, ours), series(records, what, &rival.side));
     let both = theirs.iter().filter_map(|their| Some((*ours.iter().find(|our| our.size == their.size)?, *their)));
     both.map(|(our, their)| {
         [
-            rival.what.clone(),
+            what.to_owned(),
             size(their, unit),
             figure(our),
             rival.side.clone(),
             figure(their),
-            ratio(their.cost() / our.cost()),
-            [growth(&ours, our), growth(&theirs, their)].into_iter().flatten().collect::<Vec<_>>().join(", "),
+            ratio(our, their),
+            [growth(&ours, our, by), growth(&theirs, their, by)].into_iter().flatten().collect::<Vec<_>>().join(", "),
         ]
     })
     .collect()
@@ -89,7 +114,7 @@ fn alone(records: &[Record], first: &Record) -> Vec<Row> {
     let all = series(records, &first.what, &first.side);
     let what = if first.side.is_empty() { first.what.clone() } else { format!("{}: {}", first.what, first.side) };
     let row = |record: &&Record| {
-        let grown = growth(&all, record).unwrap_or_default();
+        let grown = growth(&all, record, Growth::Median).unwrap_or_default();
         [what.clone(), size(record, unit), figure(record), String::new(), String::new(), String::new(), grown]
     };
     all.iter().map(row).collect()
@@ -100,18 +125,26 @@ fn series<'a>(records: &'a [Record], what: &str, side: &str) -> Vec<&'a Record> 
 }
 
 /// What one costs, as a multiple of what it costs at the smallest size; none at that.
-fn growth(series: &[&Record], record: &Record) -> Option<String> {
+fn growth(series: &[&Record], record: &Record, by: Growth) -> Option<String> {
     let smallest = series.iter().min_by_key(|record| record.size)?;
-    (smallest.size != record.size).then(|| format!("×{}", significant(record.cost() / smallest.cost())))
+    let cost = |record: &Record| match by {
+        Growth::Median => record.p50_ns,
+        Growth::Throughput => record.per_second.map_or(record.p50_ns, |rate| 1e9 / rate),
+    };
+    (smallest.size != record.size).then(|| format!("×{}", significant(cost(record) / cost(smallest))))
 }
 
 fn size(record: &Record, unit: &str) -> String {
     record.size.map(|size| format!("{} {unit}", thousands(size)).trim_end().to_owned()).unwrap_or_default()
 }
 
-/// How much less than its rival's Skep's cost is.
-fn ratio(ratio: f64) -> String {
-    significant(ratio)
+/// How many times as many Skep does, where rates were measured, and how many times as long its rival takes for one.
+fn ratio(ours: &Record, theirs: &Record) -> String {
+    let median = significant(theirs.p50_ns / ours.p50_ns);
+    match (ours.per_second, theirs.per_second) {
+        (Some(ours), Some(theirs)) => format!("{}, p50 {median}", significant(ours / theirs)),
+        _ => median,
+    }
 }
 
 fn figure(record: &Record) -> String {
@@ -182,15 +215,34 @@ mod tests {
                 "16 000/s, p50 50.0 µs",
                 "direct",
                 "20 000/s, p50 40.0 µs",
-                "0.80",
+                "0.80, p50 0.80",
                 ""
             ]
         );
         assert_eq!(
             rows[1][1..],
-            ["10 000 Services", "15 000/s, p50 52.0 µs", "direct", "20 000/s, p50 40.0 µs", "0.75", "×1.07, ×1.00"]
+            [
+                "10 000 Services",
+                "15 000/s, p50 52.0 µs",
+                "direct",
+                "20 000/s, p50 40.0 µs",
+                "0.75, p50 0.77",
+                "×1.04, ×1.00"
+            ]
         );
         assert_eq!(rows.len(), 2);
+    }
+
+    #[test]
+    fn growth_with_those_who_ask_at_once_is_of_the_throughput() {
+        let what = "durable creations of 1 KiB";
+        let records = [
+            record(what, "embedded store", 1, Some(4_000.0), 200_000.0),
+            record(what, "etcd", 1, Some(2_000.0), 500_000.0),
+            record(what, "embedded store", 256, Some(80_000.0), 3_000_000.0),
+            record(what, "etcd", 256, Some(8_000.0), 26_000_000.0),
+        ];
+        assert_eq!(rows(&records)[1][5..], ["10.0, p50 8.67", "×0.05, ×0.25"]);
     }
 
     #[test]
