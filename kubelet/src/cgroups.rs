@@ -99,27 +99,66 @@ impl Hierarchy {
         }
     }
 
-    /// Removes an empty cgroup; one that is not there is no error.
+    /// Removes a cgroup with all below it, from every tree that has it: a runtime makes it in more trees than have limits.
     ///
     /// # Errors
-    /// `ResourceBusy` while a process or a child is in it.
-    pub fn remove(&self, path: &Path) -> io::Result<()> {
+    /// `ResourceBusy` while a process is in it.
+    pub fn remove_all(&self, path: &Path) -> io::Result<()> {
         let relative = path.strip_prefix("/").unwrap_or(path);
-        let trees: Vec<_> = match self.version {
-            Version::V1 => self.controllers().map(|controller| self.mount.join(controller)).collect(),
-            Version::V2 => vec![self.mount.clone()],
+        self.trees()?.iter().try_for_each(|tree| remove_below(&tree.join(relative)))
+    }
+
+    /// How often the kernel killed for memory in a cgroup; 0 when that can't be read.
+    pub fn oom_kills(&self, path: &Path) -> u64 {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let file = match self.version {
+            Version::V1 => self.mount.join("memory").join(relative).join("memory.oom_control"),
+            Version::V2 => self.mount.join(relative).join("memory.events"),
         };
-        for tree in trees {
-            match fs::remove_dir(tree.join(relative)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Err(_) | Ok(()) => {}
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+        count.unwrap_or(0)
+    }
+
+    /// Every cgroup tree: one in v2, one a controller and the unified one otherwise.
+    fn trees(&self) -> io::Result<Vec<PathBuf>> {
+        if self.version == Version::V2 {
+            return Ok(vec![self.mount.clone()]);
+        }
+        let mut trees = Vec::new();
+        for entry in fs::read_dir(&self.mount)? {
+            let entry = entry?;
+            // Names of combined controllers are links to the tree that both have.
+            if entry.file_type()?.is_dir() {
+                trees.push(entry.path());
             }
         }
-        Ok(())
+        Ok(trees)
     }
 
     fn controllers(&self) -> impl Iterator<Item = &'static str> {
         CONTROLLERS.into_iter().filter(|controller| self.mount.join(controller).is_dir())
+    }
+}
+
+/// Removes a cgroup's folder, the ones below it first; its files can't be removed, and need not be.
+fn remove_below(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_below(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io::Error::new(error.kind(), format!("{}: {error}", directory.display())))
+        }
+        Err(_) | Ok(()) => Ok(()),
     }
 }
 
@@ -239,9 +278,9 @@ mod tests {
             Version::V2 => mount.join(relative).join("memory.max"),
         };
         let limit = fs::read_to_string(file).expect("limit");
-        for part in [path.as_path()].into_iter().chain(path.ancestors().skip(1)).take(4) {
-            cgroups.remove(part).expect("remove");
-        }
+        cgroups.remove_all(Path::new(&root)).expect("remove");
+        assert!(!mount.join(root.trim_start_matches('/')).exists());
+        cgroups.remove_all(Path::new(&root)).expect("what is not there is no error");
         assert_eq!(limit.trim(), (64 << 20).to_string());
     }
 }

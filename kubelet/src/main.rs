@@ -1,9 +1,7 @@
 //! The binary `skep-kubelet`: so far the log driver that containerd's shim starts beside each container.
 
-use std::path::PathBuf;
-
 use clap::{Parser, Subcommand};
-use skep_kubelet::logs::{driver, writer::Rotation};
+use skep_kubelet::logs::driver::{self, Target};
 
 #[derive(Parser)]
 #[command(version, about = "The node agent of Skep")]
@@ -14,9 +12,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Writes one container's output to its log; started by containerd's shim, not by hand.
+    /// Writes one container's output to its log; started by containerd's shim or the kubelet, not by hand.
     LogDriver {
-        /// The log file, in the form `<max bytes>,<max files>,<absolute path>`.
+        /// Where the output comes from and goes to, as JSON.
         target: String,
     },
 }
@@ -24,14 +22,9 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::LogDriver { target } => {
-            let (rotation, path) = parse_target(&target)?;
-            driver::run(&path, rotation)?;
-            Ok(())
+            let target =
+                Target::parse(&target).ok_or_else(|| anyhow::anyhow!("{target:?} says no log of a container"))?;
+            Ok(driver::run(&target)?)
         }
     }
-}
-
-fn parse_target(target: &str) -> anyhow::Result<(Rotation, PathBuf)> {
-    driver::parse_target(target)
-        .ok_or_else(|| anyhow::anyhow!("log target {target:?} is not <max bytes>,<max files>,<absolute path>"))
 }

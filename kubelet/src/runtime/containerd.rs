@@ -1,31 +1,42 @@
-//! Containers, snapshots, tasks and events of one containerd namespace.
+//! Containers and snapshots of one containerd namespace, and the connection that all of [`super`] calls through.
 //!
-//! Invariant: nothing is cached; each answer is containerd's own.
+//! Invariant: nothing is cached; each answer is containerd's own. The connection heals itself: after containerd came
+//! back, the next call connects again.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use containerd_client::events::{TaskExit, TaskOom};
 use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::containers_client::ContainersClient;
-use containerd_client::services::v1::events_client::EventsClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
-use containerd_client::services::v1::snapshots::{MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest};
-use containerd_client::services::v1::tasks_client::TasksClient;
+use containerd_client::services::v1::snapshots::{
+    ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
+};
+use containerd_client::services::v1::version_client::VersionClient;
 use containerd_client::services::v1::{
-    Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest, KillRequest,
-    ListContainersRequest, StartRequest, SubscribeRequest, WaitRequest,
+    Container, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest, ListContainersRequest,
+    UpdateContainerRequest,
 };
 use containerd_client::tonic::metadata::{Ascii, MetadataValue};
 use containerd_client::tonic::transport::Channel;
-use containerd_client::tonic::{Request, Status};
+use containerd_client::tonic::{Code, Request, Status};
 use containerd_client::types::Mount;
-use futures::{Stream, TryStreamExt, stream};
-use prost::Message;
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use prost_types::{Any, FieldMask};
 use serde_json::Value;
+use tokio_util::task::TaskTracker;
+
+pub use super::events::Event;
+pub use super::tasks::{Task, TaskIo, TaskStatus};
 
 const RUNTIME: &str = "io.containerd.runc.v2";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+/// The labels that keep how a container ended when its task is gone.
+const EXIT_CODE: &str = "skep.dev/exit-code";
+const EXITED_AT: &str = "skep.dev/exited-at";
+/// Keeps containerd's garbage collection from a snapshot that no container refers to yet.
+const GC_ROOT: &str = "containerd.io/gc.root";
 
 /// Why containerd could not be asked, or what it answered.
 #[derive(Debug, thiserror::Error)]
@@ -42,13 +53,57 @@ pub enum RuntimeError {
     #[error("containerd namespace {0:?} is not a valid name")]
     Namespace(String),
     /// containerd refused a call.
-    #[error("containerd {call}: {status}")]
+    #[error("containerd {call}: {}", .status.message())]
     Call {
         /// The call, in containerd's words.
         call: &'static str,
         /// Its answer.
         status: Box<Status>,
     },
+    /// A process's pipes could not be made or used.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// containerd doesn't know how a task fares: its shim did not answer in time.
+    #[error("the state of container {0:?} is unknown: its shim does not answer")]
+    Unknown(String),
+    /// A container's stored specification is not one that a process can be derived from.
+    #[error("the specification of container {0:?} can't be read")]
+    Specification(String),
+    /// A process of exec did not end within its time (upstream's `DeadlineExceeded` of `ExecSync`).
+    #[error("command {command:?} timed out")]
+    TimedOut {
+        /// The command and its arguments, joined by spaces.
+        command: String,
+    },
+}
+
+impl RuntimeError {
+    /// What was asked for is not there (any more).
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(Code::NotFound)
+    }
+
+    /// containerd could not be reached: the call may succeed once it is back.
+    pub fn is_unavailable(&self) -> bool {
+        self.code() == Some(Code::Unavailable) || matches!(self, Self::Connect { .. })
+    }
+
+    /// Something of that name is there already.
+    pub fn is_already_exists(&self) -> bool {
+        self.code() == Some(Code::AlreadyExists)
+    }
+
+    fn code(&self) -> Option<Code> {
+        match self {
+            Self::Call { status, .. } => Some(status.code()),
+            _ => None,
+        }
+    }
 }
 
 /// What a container is made of.
@@ -64,21 +119,28 @@ pub struct NewContainer {
     pub spec: Value,
 }
 
-/// Something that happened to a container's process.
+/// A container as containerd keeps it, whether or not it has a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A container's first process ended.
-    Exited {
-        /// The container.
-        container: String,
-        /// 128 + N for signal N.
-        exit_code: u32,
-    },
-    /// The kernel killed for memory in its cgroup.
-    OutOfMemory {
-        /// The container.
-        container: String,
-    },
+pub struct ContainerRecord {
+    /// Unique in the namespace.
+    pub id: String,
+    /// The image's reference, empty for none.
+    pub image: String,
+    /// As given at its making, or by [`Containerd::update_labels`].
+    pub labels: HashMap<String, String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// How its process ended, once [`Containerd::reap`] has noted it.
+    pub ended: Option<Exit>,
+}
+
+/// How a container's process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// 128 + N for signal N.
+    pub exit_code: u32,
+    /// When.
+    pub exited_at: Timestamp,
 }
 
 /// A connection to containerd, bound to a namespace.
@@ -87,6 +149,9 @@ pub struct Containerd {
     channel: Channel,
     namespace: MetadataValue<Ascii>,
     snapshotter: String,
+    snapshot_labels: HashMap<String, String>,
+    /// Processes of exec whose caller went away, until they have ended and are cleared away.
+    pub(super) abandoned: TaskTracker,
 }
 
 impl Containerd {
@@ -100,23 +165,86 @@ impl Containerd {
             source: Box::new(source),
         })?;
         let namespace = namespace.parse().map_err(|_| RuntimeError::Namespace(namespace.to_owned()))?;
-        Ok(Self { channel, namespace, snapshotter: snapshotter.to_owned() })
+        Ok(Self {
+            channel,
+            namespace,
+            snapshotter: snapshotter.to_owned(),
+            snapshot_labels: HashMap::new(),
+            abandoned: TaskTracker::new(),
+        })
+    }
+
+    /// The same connection, marking each snapshot that it prepares with `labels`, so that
+    /// [`Containerd::sweep_snapshots`] knows whose they are.
+    pub fn with_snapshot_labels(mut self, labels: HashMap<String, String>) -> Self {
+        self.snapshot_labels = labels;
+        self
+    }
+
+    /// containerd's version, as `v1.7.24`.
+    ///
+    /// # Errors
+    /// When it doesn't answer: a call for liveness.
+    pub async fn version(&self) -> Result<String, RuntimeError> {
+        let answer = VersionClient::new(self.channel()).version(()).await.map_err(call("version"))?;
+        Ok(answer.into_inner().version)
     }
 
     /// Prepares a writable snapshot on `parent` (a chain id; empty for an empty root) and says how to mount it.
     ///
+    /// containerd's garbage collection leaves it alone until [`Containerd::remove`] or
+    /// [`Containerd::sweep_snapshots`].
+    ///
     /// # Errors
     /// When the parent is missing or the key exists.
     pub async fn prepare_snapshot(&self, key: &str, parent: &str) -> Result<Vec<Mount>, RuntimeError> {
+        let mut labels = self.snapshot_labels.clone();
+        labels.insert(GC_ROOT.to_owned(), Timestamp::now().to_string());
         let request = PrepareSnapshotRequest {
             snapshotter: self.snapshotter.clone(),
             key: key.to_owned(),
             parent: parent.to_owned(),
-            labels: HashMap::new(),
+            labels,
         };
-        let mut client = SnapshotsClient::new(self.channel.clone());
-        let answer = client.prepare(self.request(request)).await.map_err(call("snapshot prepare"))?;
+        let answer = self.snapshots().prepare(self.request(request)).await.map_err(call("snapshot prepare"))?;
         Ok(answer.into_inner().mounts)
+    }
+
+    /// How to mount the snapshot of a container.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub async fn mounts(&self, key: &str) -> Result<Vec<Mount>, RuntimeError> {
+        let request = MountsRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        let answer = self.snapshots().mounts(self.request(request)).await.map_err(call("snapshot mounts"))?;
+        Ok(answer.into_inner().mounts)
+    }
+
+    /// Removes the snapshots with this connection's labels that no container refers to: those of a kubelet that died
+    /// between preparing a snapshot and making its container. Returns how many it removed.
+    ///
+    /// Not to be called while this kubelet is between those two steps itself.
+    ///
+    /// # Errors
+    /// When containerd doesn't answer.
+    pub async fn sweep_snapshots(&self) -> Result<usize, RuntimeError> {
+        if self.snapshot_labels.is_empty() {
+            return Ok(0);
+        }
+        let request = ListSnapshotsRequest {
+            snapshotter: self.snapshotter.clone(),
+            filters: vec![label_filter(self.snapshot_labels.iter())],
+        };
+        let listed = self.snapshots().list(self.request(request)).await.map_err(call("snapshot list"))?.into_inner();
+        let pages: Vec<_> = listed.try_collect().await.map_err(call("snapshot list"))?;
+        let mut removed = 0;
+        for name in pages.into_iter().flat_map(|page| page.info).map(|info| info.name) {
+            if self.container(&name).await?.is_none() {
+                self.remove_snapshot(&name).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     /// Makes a container whose snapshot was prepared under its id.
@@ -124,136 +252,193 @@ impl Containerd {
     /// # Errors
     /// When one of that id exists.
     pub async fn create(&self, new: NewContainer) -> Result<(), RuntimeError> {
-        let mut container = Container {
+        let container = Container {
             id: new.id.clone(),
             image: new.image,
             labels: new.labels,
             runtime: Some(Runtime { name: RUNTIME.to_owned(), options: None }),
             snapshotter: self.snapshotter.clone(),
             snapshot_key: new.id,
-            spec: Some(Default::default()),
+            spec: Some(Any { type_url: SPEC_TYPE.to_owned(), value: new.spec.to_string().into_bytes() }),
             ..Container::default()
         };
-        if let Some(spec) = &mut container.spec {
-            spec.type_url = SPEC_TYPE.to_owned();
-            spec.value = new.spec.to_string().into_bytes();
-        }
         let request = self.request(CreateContainerRequest { container: Some(container) });
-        ContainersClient::new(self.channel.clone()).create(request).await.map_err(call("container create"))?;
+        self.containers_client().create(request).await.map_err(call("container create"))?;
         Ok(())
     }
 
-    /// Starts a container's process, its output going to `io_uri`, and returns its process id.
+    /// Adds `labels` to a container's, or replaces those of the same name.
     ///
     /// # Errors
-    /// When runc refuses the specification or the command is not there.
-    pub async fn start(&self, id: &str, io_uri: &str, terminal: bool) -> Result<u32, RuntimeError> {
-        let mounts = MountsRequest { snapshotter: self.snapshotter.clone(), key: id.to_owned() };
-        let mut snapshots = SnapshotsClient::new(self.channel.clone());
-        let rootfs = snapshots.mounts(self.request(mounts)).await.map_err(call("snapshot mounts"))?.into_inner().mounts;
-        let create = CreateTaskRequest {
-            container_id: id.to_owned(),
-            rootfs,
-            stdout: io_uri.to_owned(),
-            stderr: if terminal { String::new() } else { io_uri.to_owned() },
-            terminal,
-            ..CreateTaskRequest::default()
+    /// `NotFound` when it isn't there.
+    pub async fn update_labels(&self, id: &str, labels: HashMap<String, String>) -> Result<(), RuntimeError> {
+        // By name: the path "labels" alone would replace all of them.
+        let paths = labels.keys().map(|name| format!("labels.{name}")).collect();
+        let request = self.request(UpdateContainerRequest {
+            container: Some(Container { id: id.to_owned(), labels, ..Container::default() }),
+            update_mask: Some(FieldMask { paths }),
+        });
+        self.containers_client().update(request).await.map_err(call("container update"))?;
+        Ok(())
+    }
+
+    /// The containers that have all of `labels`: what a restarted kubelet rebuilds its state from.
+    ///
+    /// # Errors
+    /// When containerd doesn't answer.
+    pub async fn containers(&self, labels: &[(&str, &str)]) -> Result<Vec<ContainerRecord>, RuntimeError> {
+        let filters = if labels.is_empty() { vec![] } else { vec![label_filter(labels.iter().copied())] };
+        // One by one: each comes with its specification, and all of a full node's exceed the size of a gRPC message.
+        let request = self.request(ListContainersRequest { filters });
+        let mut client = self.containers_client();
+        let listed = client.list_stream(request).await.map_err(call("container list"))?.into_inner();
+        let listed = listed.try_filter_map(|message| std::future::ready(Ok(message.container.map(record))));
+        listed.try_collect().await.map_err(call("container list"))
+    }
+
+    /// One container.
+    ///
+    /// # Errors
+    /// When containerd doesn't answer; that it isn't there is none.
+    pub async fn container(&self, id: &str) -> Result<Option<ContainerRecord>, RuntimeError> {
+        Ok(found(self.stored(id).await)?.map(record))
+    }
+
+    /// Clears an ended container's process away and keeps, as labels of the container, how it ended. To be called on
+    /// each exit: only then does a shim close the container's output, so that its log is whole and its driver ends,
+    /// which both hold when this returns. None while it runs, or if it never ran.
+    ///
+    /// # Errors
+    /// When containerd doesn't answer, or the container isn't there.
+    pub async fn reap(&self, id: &str) -> Result<Option<Exit>, RuntimeError> {
+        let stored = self.stored(id).await?;
+        let noted = ended(&stored.labels);
+        let exit = match self.task(id).await?.map(|task| task.status) {
+            None => return Ok(noted),
+            Some(TaskStatus::Stopped(exit)) => exit,
+            Some(TaskStatus::Created | TaskStatus::Running | TaskStatus::Paused) => return Ok(None),
         };
-        let mut tasks = TasksClient::new(self.channel.clone());
-        tasks.create(self.request(create)).await.map_err(call("task create"))?;
-        let start = StartRequest { container_id: id.to_owned(), exec_id: String::new() };
-        Ok(tasks.start(self.request(start)).await.map_err(call("task start"))?.into_inner().pid)
+        if noted.is_none() {
+            let (code, at) = (exit.exit_code.to_string(), exit.exited_at.to_string());
+            let labels = HashMap::from([(EXIT_CODE.to_owned(), code), (EXITED_AT.to_owned(), at)]);
+            self.update_labels(id, labels).await?;
+        }
+        self.delete_task(id).await?;
+        Ok(noted.or(Some(exit)))
     }
 
-    /// Sends a signal to a container's first process.
-    ///
-    /// # Errors
-    /// `NotFound` when it has ended.
-    pub async fn kill(&self, id: &str, signal: u32) -> Result<(), RuntimeError> {
-        let request = KillRequest { container_id: id.to_owned(), signal, ..KillRequest::default() };
-        let mut tasks = TasksClient::new(self.channel.clone());
-        tasks.kill(self.request(request)).await.map_err(call("task kill"))?;
-        Ok(())
-    }
-
-    /// Waits for a container's process to end and returns its exit code.
-    ///
-    /// # Errors
-    /// When it has no process.
-    pub async fn wait(&self, id: &str) -> Result<u32, RuntimeError> {
-        let request = WaitRequest { container_id: id.to_owned(), exec_id: String::new() };
-        let mut tasks = TasksClient::new(self.channel.clone());
-        Ok(tasks.wait(self.request(request)).await.map_err(call("task wait"))?.into_inner().exit_status)
-    }
-
-    /// Removes an ended container: its task, itself and its snapshot.
-    ///
-    /// # Errors
-    /// While its process runs.
-    pub async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
-        let task = DeleteTaskRequest { container_id: id.to_owned() };
-        TasksClient::new(self.channel.clone()).delete(self.request(task)).await.map_err(call("task delete"))?;
-        let container = DeleteContainerRequest { id: id.to_owned() };
-        let mut containers = ContainersClient::new(self.channel.clone());
-        containers.delete(self.request(container)).await.map_err(call("container delete"))?;
-        let snapshot = RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: id.to_owned() };
-        let mut snapshots = SnapshotsClient::new(self.channel.clone());
-        snapshots.remove(self.request(snapshot)).await.map_err(call("snapshot remove"))?;
-        Ok(())
-    }
-
-    /// The containers of the namespace with their labels: what a restarted kubelet rebuilds its state from.
+    /// The containers of the namespace with their labels.
     ///
     /// # Errors
     /// When containerd doesn't answer.
     pub async fn list(&self) -> Result<Vec<(String, HashMap<String, String>)>, RuntimeError> {
-        let mut client = ContainersClient::new(self.channel.clone());
-        let request = self.request(ListContainersRequest::default());
-        let answer = client.list(request).await.map_err(call("container list"))?.into_inner();
-        Ok(answer.containers.into_iter().map(|container| (container.id, container.labels)).collect())
+        Ok(self.containers(&[]).await?.into_iter().map(|container| (container.id, container.labels)).collect())
     }
 
-    /// The namespace's exits and out-of-memory kills. It ends with an error, when containerd does.
+    /// The OCI specification that a container was made of.
     ///
-    /// The subscription is made when the stream is first polled: containerd answers it only with the first event, so
-    /// that awaiting the answer before going on would block on an idle node.
-    pub fn events(&self) -> impl Stream<Item = Result<Event, RuntimeError>> + Send + use<> {
-        let namespace = self.namespace.clone();
-        let mut client = EventsClient::new(self.channel.clone());
-        let subscribed = async move { client.subscribe(SubscribeRequest { filters: vec![] }).await };
-        stream::once(subscribed)
-            .map_ok(|answer| answer.into_inner())
-            .try_flatten()
-            .map_err(call("event subscribe"))
-            .try_filter_map(move |envelope| {
-                let ours = envelope.namespace.as_bytes() == namespace.as_bytes();
-                let event = envelope.event.filter(|_| ours).and_then(|any| decode(&any.type_url, &any.value));
-                std::future::ready(Ok(event))
-            })
+    /// # Errors
+    /// `NotFound` when it isn't there.
+    pub async fn specification(&self, id: &str) -> Result<Value, RuntimeError> {
+        let stored = self.stored(id).await?.spec;
+        let unreadable = || RuntimeError::Specification(id.to_owned());
+        serde_json::from_slice(&stored.ok_or_else(unreadable)?.value).map_err(|_| unreadable())
     }
 
-    fn request<T>(&self, body: T) -> Request<T> {
+    /// Removes an ended container: its task, itself and its snapshot; what of them isn't there is no error.
+    ///
+    /// # Errors
+    /// While its process runs, or when containerd doesn't answer.
+    pub async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        self.delete_task(id).await?;
+        let request = self.request(DeleteContainerRequest { id: id.to_owned() });
+        found(self.containers_client().delete(request).await.map_err(call("container delete")))?;
+        self.remove_snapshot(id).await
+    }
+
+    async fn remove_snapshot(&self, key: &str) -> Result<(), RuntimeError> {
+        let request = RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
+        found(self.snapshots().remove(self.request(request)).await.map_err(call("snapshot remove")))?;
+        Ok(())
+    }
+
+    async fn stored(&self, id: &str) -> Result<Container, RuntimeError> {
+        let request = self.request(GetContainerRequest { id: id.to_owned() });
+        let answer = self.containers_client().get(request).await.map_err(call("container get"))?;
+        answer.into_inner().container.ok_or_else(|| RuntimeError::Specification(id.to_owned()))
+    }
+
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub(super) fn namespace(&self) -> &MetadataValue<Ascii> {
+        &self.namespace
+    }
+
+    pub(super) fn request<T>(&self, body: T) -> Request<T> {
         let mut request = Request::new(body);
         request.metadata_mut().insert("containerd-namespace", self.namespace.clone());
         request
     }
-}
 
-fn decode(kind: &str, value: &[u8]) -> Option<Event> {
-    match kind.rsplit('/').next()? {
-        "containerd.events.TaskExit" => {
-            let exit = TaskExit::decode(value).ok()?;
-            // A process of exec ends under an id of its own.
-            (exit.id == exit.container_id)
-                .then_some(Event::Exited { container: exit.container_id, exit_code: exit.exit_status })
-        }
-        "containerd.events.TaskOOM" => {
-            Some(Event::OutOfMemory { container: TaskOom::decode(value).ok()?.container_id })
-        }
-        _ => None,
+    fn containers_client(&self) -> ContainersClient<Channel> {
+        ContainersClient::new(self.channel())
+    }
+
+    fn snapshots(&self) -> SnapshotsClient<Channel> {
+        SnapshotsClient::new(self.channel())
     }
 }
 
-fn call(call: &'static str) -> impl Fn(Status) -> RuntimeError {
+/// Wraps a refusal with the call's name.
+pub(super) fn call(call: &'static str) -> impl Fn(Status) -> RuntimeError {
     move |status| RuntimeError::Call { call, status: Box::new(status) }
+}
+
+/// That something isn't there is an answer, not an error.
+pub(super) fn found<T>(answer: Result<T, RuntimeError>) -> Result<Option<T>, RuntimeError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// containerd's `Timestamp`, the epoch when it gave none or one out of range.
+pub(super) fn timestamp(time: Option<prost_types::Timestamp>) -> Timestamp {
+    time.and_then(|time| Timestamp::new(time.seconds, time.nanos).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn record(container: Container) -> ContainerRecord {
+    ContainerRecord {
+        ended: ended(&container.labels),
+        id: container.id,
+        image: container.image,
+        labels: container.labels,
+        created_at: timestamp(container.created_at),
+    }
+}
+
+fn ended(labels: &HashMap<String, String>) -> Option<Exit> {
+    let exit_code = labels.get(EXIT_CODE)?.parse().ok()?;
+    Some(Exit { exit_code, exited_at: labels.get(EXITED_AT)?.parse().ok()? })
+}
+
+/// containerd's filter syntax for all of some labels: within a filter, a comma is "and".
+fn label_filter<K: AsRef<str>, V: AsRef<str>>(labels: impl Iterator<Item = (K, V)>) -> String {
+    let quoted = |text: &str| Value::from(text).to_string();
+    let terms = labels.map(|(name, value)| format!("labels.{}=={}", quoted(name.as_ref()), quoted(value.as_ref())));
+    terms.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_quotes_names_and_values() {
+        let labels = [("skep.dev/node", "n\"1"), ("a", "")];
+        assert_eq!(label_filter(labels.into_iter()), r#"labels."skep.dev/node"=="n\"1",labels."a"=="""#);
+    }
 }

@@ -2,9 +2,11 @@
 //!
 //! Invariant: nothing is looked up here; names, users, mounts and variables arrive resolved.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+
+use super::host::{Device, HostFacts};
 
 /// Capabilities of a container that asks for none (containerd's default set).
 pub const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -23,6 +25,24 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
     "CAP_KILL",
     "CAP_AUDIT_WRITE",
 ];
+
+/// Nobody but a privileged container sees these.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+/// Nobody but a privileged container writes these.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// A bind mount into the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,9 +130,40 @@ pub struct ContainerSpec {
 }
 
 impl ContainerSpec {
-    /// The specification as runc reads it.
+    /// The specification as runc reads it, for a machine of which nothing is known: no device nodes but the usual ones,
+    /// cgroup v1. [`Self::to_oci_on`] is for a real one.
     pub fn to_oci(&self) -> Value {
-        let capabilities = json!(self.capabilities);
+        self.to_oci_on(&HostFacts::default())
+    }
+
+    /// The specification as runc reads it, on a machine: what `privileged` means depends on it.
+    pub fn to_oci_on(&self, host: &HostFacts) -> Value {
+        let capabilities = match self.privileged && !host.capabilities.is_empty() {
+            true => json!(host.capabilities),
+            false => json!(self.capabilities),
+        };
+        let mut linux = json!({
+            "cgroupsPath": self.cgroup,
+            "namespaces": self.all_namespaces(host),
+            "resources": {
+                "devices": self.device_rules(),
+                "cpu": {"shares": self.cpu_shares, "quota": self.cpu_quota.unwrap_or(-1), "period": 100_000},
+                "memory": self.memory_bytes.map_or(json!({}), |bytes| json!({"limit": bytes})),
+            },
+        });
+        if let Some(propagation) = self.root_propagation() {
+            linux["rootfsPropagation"] = propagation.into();
+        }
+        if self.privileged {
+            linux["devices"] = host.devices.iter().map(Device::to_oci).collect();
+        } else {
+            let hidden = |path: &&&str| !self.unmasked_proc || !path.starts_with("/proc");
+            linux["maskedPaths"] = MASKED.iter().filter(hidden).copied().collect();
+            linux["readonlyPaths"] = READ_ONLY.iter().filter(hidden).copied().collect();
+        }
+        if let Some(profile) = &self.seccomp {
+            linux["seccomp"] = profile.clone();
+        }
         json!({
             "ociVersion": "1.0.2",
             "process": {
@@ -128,32 +179,29 @@ impl ContainerSpec {
             "root": {"path": "rootfs", "readonly": self.read_only_root},
             "mounts": self.all_mounts(),
             "annotations": {"io.containerd.runc.v2.group": self.shim_group},
-            "linux": {
-                "cgroupsPath": self.cgroup,
-                "namespaces": self.all_namespaces(),
-                "resources": {
-                    "devices": device_rules(),
-                    "cpu": {"shares": self.cpu_shares, "quota": self.cpu_quota.unwrap_or(-1), "period": 100_000},
-                    "memory": self.memory_bytes.map_or(json!({}), |bytes| json!({"limit": bytes})),
-                },
-                "maskedPaths": [
-                    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-                    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
-                ],
-                "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
-            },
+            "linux": linux,
         })
     }
 
-    fn all_namespaces(&self) -> Vec<Value> {
+    fn all_namespaces(&self, host: &HostFacts) -> Vec<Value> {
         let pod = &self.namespaces;
         let joined = [("network", &pod.network), ("ipc", &pod.ipc), ("uts", &pod.uts)].into_iter();
         let joined = joined.filter_map(|(kind, path)| Some(json!({"type": kind, "path": path.as_ref()?})));
-        [json!({"type": "pid"}), json!({"type": "mount"})].into_iter().chain(joined).collect()
+        let mut all = vec![json!({"type": "mount"})];
+        if !pod.host_pid {
+            all.push(json!({"type": "pid"}));
+        }
+        // As containerd: on cgroup v2 a container sees its own cgroup as the root, unless it is to manage the node's.
+        if host.cgroup_v2 && !self.privileged {
+            all.push(json!({"type": "cgroup"}));
+        }
+        all.extend(joined);
+        all
     }
 
     fn all_mounts(&self) -> Vec<Value> {
         let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
+        let access = if self.privileged { "rw" } else { "ro" };
         let mut mounts = vec![
             mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
             mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -163,14 +211,21 @@ impl ContainerSpec {
                 "devpts",
                 &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
             ),
-            mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+            self.shm_mount(),
             mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         ];
         mounts.push(match self.namespaces.network {
-            Some(_) => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-            None => mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]),
+            Some(_) => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
+            None => mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", access]),
         });
-        mounts.extend(self.mounts.iter().map(|bind| {
+        mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]));
+        // A volume takes the place of what would be there.
+        let taken = |mount: &Value| self.mounts.iter().any(|bind| mount["destination"] == json!(bind.destination));
+        mounts.retain(|mount| !taken(mount));
+        // What lies deeper comes later, however the pod lists its volumes.
+        let mut binds: Vec<&BindMount> = self.mounts.iter().collect();
+        binds.sort_by_key(|bind| bind.destination.components().count());
+        mounts.extend(binds.into_iter().map(|bind| {
             let access = if bind.read_only { "ro" } else { "rw" };
             let propagation = match bind.propagation {
                 Propagation::Private => "rprivate",
@@ -182,15 +237,48 @@ impl ContainerSpec {
         }));
         mounts
     }
+
+    fn shm_mount(&self) -> Value {
+        let options = ["nosuid", "noexec", "nodev"];
+        let bind = |source: &Path| {
+            let options = [["rbind"].as_slice(), &options, &["rprivate"]].concat();
+            json!({"destination": "/dev/shm", "type": "bind", "source": source, "options": options})
+        };
+        match (&self.shm, &self.namespaces.ipc) {
+            (Some(shm), _) => bind(shm),
+            (None, None) => bind(Path::new("/dev/shm")),
+            (None, Some(_)) => {
+                let options = [options.as_slice(), &["mode=1777", "size=65536k"]].concat();
+                json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": options})
+            }
+        }
+    }
+
+    /// The root's mounts must spread at least as far as those of the volume that spreads farthest.
+    fn root_propagation(&self) -> Option<&'static str> {
+        let any = |propagation| self.mounts.iter().any(|bind| bind.propagation == propagation);
+        match (any(Propagation::Both), any(Propagation::FromNode)) {
+            (true, _) => Some("rshared"),
+            (false, true) => Some("rslave"),
+            (false, false) => None,
+        }
+    }
+
+    /// Everything is denied but making device nodes and the devices that runc puts into `/dev`; nothing to a privileged
+    /// container.
+    fn device_rules(&self) -> Value {
+        if self.privileged {
+            return json!([{"allow": true, "access": "rwm"}]);
+        }
+        let allow = |major: i64, minor: i64| json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm"});
+        json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "access": "m"}, {"allow": true, "type": "b", "access": "m"},
+            allow(1, 3), allow(1, 5), allow(1, 7), allow(1, 8), allow(1, 9), allow(5, 0), allow(5, 2),
+            {"allow": true, "type": "c", "major": 136, "access": "rwm"},
+        ])
+    }
 }
 
-/// Everything is denied but making device nodes and the devices that runc puts into `/dev`.
-fn device_rules() -> Value {
-    let allow =
-        |major: i64, minor: i64| json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm"});
-    json!([
-        {"allow": false, "access": "rwm"},
-        allow(1, 3), allow(1, 5), allow(1, 7), allow(1, 8), allow(1, 9), allow(5, 0), allow(5, 2),
-        {"allow": true, "type": "c", "major": 136, "access": "rwm"},
-    ])
-}
+#[cfg(test)]
+mod tests;
