@@ -5,6 +5,8 @@
 
 pub mod cgroups;
 pub mod cni;
+pub mod images;
 pub mod logs;
 pub mod pod;
 pub mod runtime;
+pub mod sandbox;
