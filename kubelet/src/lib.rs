@@ -7,6 +7,8 @@ pub mod cgroups;
 pub mod cni;
 pub mod images;
 pub mod logs;
+pub mod objects;
 pub mod pod;
 pub mod runtime;
 pub mod sandbox;
+pub mod volumes;

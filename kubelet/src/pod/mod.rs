@@ -3,3 +3,6 @@
 pub mod expansion;
 pub mod observation;
 pub mod plan;
+pub mod references;
+pub mod resolve;
+pub mod status;

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
+use super::status::should_restart;
+
 /// The first wait before a container is started again (upstream: `backOffPeriod`).
 const BACK_OFF_START: SignedDuration = SignedDuration::from_secs(10);
 /// The longest wait (upstream: `MaxContainerBackOff`).
@@ -112,7 +114,7 @@ pub fn plan(pod: &Pod, state: &RuntimeState, now: Timestamp) -> Plan {
         return plan;
     }
     let deadline = deadline(pod, spec);
-    let finished = matches!(outcome(spec, state), Outcome::Succeeded | Outcome::Failed);
+    let finished = is_terminal(pod) || matches!(outcome(spec, state), Outcome::Succeeded | Outcome::Failed);
     if finished || deadline.is_some_and(|deadline| deadline <= now) {
         if stop_all(spec, state, grace_seconds(spec), &mut plan) && state.sandbox {
             plan.steps.push(Step::RemoveSandbox);
@@ -126,6 +128,25 @@ pub fn plan(pod: &Pod, state: &RuntimeState, now: Timestamp) -> Plan {
     }
     run_containers(spec, state, now, &mut plan);
     plan
+}
+
+/// Whether the API has the pod as ended: it never runs again, whatever is left of it here.
+pub fn is_terminal(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether the pod was active for longer than `activeDeadlineSeconds`.
+pub fn is_past_deadline(pod: &Pod, now: Timestamp) -> bool {
+    pod.spec.as_ref().and_then(|spec| deadline(pod, spec)).is_some_and(|deadline| deadline <= now)
+}
+
+/// The longest time that stopping the pod's containers may take from now on.
+pub fn stop_grace(pod: &Pod) -> SignedDuration {
+    let of_spec = || pod.spec.as_ref().map_or(DEFAULT_GRACE_SECONDS, grace_seconds);
+    let deleting = pod.metadata.deletion_timestamp.is_some();
+    let of_deletion = pod.metadata.deletion_grace_period_seconds.filter(|_| deleting);
+    SignedDuration::from_secs(of_deletion.unwrap_or_else(of_spec).max(0))
 }
 
 /// How a pod's containers ended, all taken together.
@@ -148,7 +169,7 @@ pub fn outcome(spec: &PodSpec, state: &RuntimeState) -> Outcome {
         match state.containers.get(&init.name).map(|observed| &observed.run) {
             _ if is_sidecar(init) => {}
             Some(Run::Exited { exit_code: 0, .. }) => {}
-            Some(Run::Exited { .. }) if policy(spec) == Policy::Never => return Outcome::Failed,
+            Some(Run::Exited { exit_code, .. }) if !should_restart(init, spec, *exit_code) => return Outcome::Failed,
             Some(_) | None => initialized = false,
         }
     }
@@ -158,7 +179,7 @@ pub fn outcome(spec: &PodSpec, state: &RuntimeState) -> Outcome {
             None => missing = true,
             Some(Run::Running { .. }) => live = true,
             Some(Run::Exited { exit_code, .. }) => {
-                live |= policy(spec).restarts(*exit_code);
+                live |= should_restart(container, spec, *exit_code);
                 failed |= *exit_code != 0;
             }
         }
@@ -184,32 +205,6 @@ pub fn back_off(short_runs: u32) -> SignedDuration {
 /// The `short_runs` of a container's next run, from the run that ended.
 pub fn next_short_runs(short_runs: u32, started_at: Timestamp, finished_at: Timestamp) -> u32 {
     if finished_at.duration_since(started_at) >= BACK_OFF_RESET { 0 } else { short_runs.saturating_add(1) }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Policy {
-    Always,
-    OnFailure,
-    Never,
-}
-
-impl Policy {
-    fn restarts(self, exit_code: i32) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnFailure => exit_code != 0,
-            Self::Never => false,
-        }
-    }
-}
-
-fn policy(spec: &PodSpec) -> Policy {
-    match spec.restart_policy.as_deref() {
-        Some("Never") => Policy::Never,
-        Some("OnFailure") => Policy::OnFailure,
-        // The API server admits no other value, and Always is the default.
-        Some(_) | None => Policy::Always,
-    }
 }
 
 fn is_sidecar(container: &Container) -> bool {
@@ -262,13 +257,9 @@ fn run_containers(spec: &PodSpec, state: &RuntimeState, now: Timestamp, plan: &m
         if initialized && !sidecar {
             continue;
         }
-        let policy = match (sidecar, policy(spec)) {
-            (true, _) => Policy::Always,
-            // An init container that succeeded is done under every policy.
-            (false, Policy::Always | Policy::OnFailure) => Policy::OnFailure,
-            (false, Policy::Never) => Policy::Never,
-        };
-        keep(init, policy, state, now, grace, plan);
+        // An init container that succeeded is done under every policy.
+        let restarts = |exit_code| (sidecar || exit_code != 0) && should_restart(init, spec, exit_code);
+        keep(init, restarts, state, now, grace, plan);
         let passed = match state.containers.get(&init.name).map(|observed| &observed.run) {
             Some(Run::Running { started, .. }) => sidecar && *started,
             Some(Run::Exited { exit_code, .. }) => !sidecar && *exit_code == 0,
@@ -279,14 +270,14 @@ fn run_containers(spec: &PodSpec, state: &RuntimeState, now: Timestamp, plan: &m
         }
     }
     for container in &spec.containers {
-        keep(container, policy(spec), state, now, grace, plan);
+        keep(container, |exit_code| should_restart(container, spec, exit_code), state, now, grace, plan);
     }
 }
 
 /// Starts a container that should run, or stops it when its probes gave up on it.
 fn keep(
     container: &Container,
-    policy: Policy,
+    restarts: impl Fn(i32) -> bool,
     state: &RuntimeState,
     now: Timestamp,
     grace: SignedDuration,
@@ -301,7 +292,7 @@ fn keep(
             }
         }
         Some(Observed { attempt, short_runs, run: Run::Exited { exit_code, started_at, finished_at } }) => {
-            if !policy.restarts(*exit_code) {
+            if !restarts(*exit_code) {
                 return;
             }
             // The first restart of a row comes at once, as upstream's does; the back-off begins with the second.
