@@ -1,6 +1,7 @@
 //! What a pod needs next: decisions without I/O.
 
 pub mod expansion;
+pub mod lifecycle;
 pub mod observation;
 pub mod plan;
 pub mod references;
