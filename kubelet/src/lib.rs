@@ -13,4 +13,6 @@ pub mod pod;
 pub mod probes;
 pub mod runtime;
 pub mod sandbox;
+pub mod server;
+mod streaming;
 pub mod volumes;
