@@ -3,6 +3,7 @@
 //! Invariant: what decides ([`pod::plan`]) does no I/O and reads no clock. What acts ([`cgroups`], [`cni`], [`logs`])
 //! decides nothing. A container never depends on the kubelet's life: its log lives in a process of its own.
 
+pub mod agent;
 pub mod cgroups;
 pub mod cni;
 pub mod images;

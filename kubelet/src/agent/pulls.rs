@@ -1,0 +1,154 @@
+//! The images of a pod: pulled in tasks, waited for, and tried again with back-off.
+//!
+//! Invariant: at most one pull an image and pod at a time; an image counts for one start, so that `imagePullPolicy: Always`
+//! asks the registry before each.
+
+use std::collections::HashMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use skep_client::EventType;
+use tracing::{debug, warn};
+
+use super::node::Node;
+use super::worker::{Done, Worker};
+use crate::images::{Image, ImageError, Keyring, PullPolicy, Reference};
+use crate::objects::Freshness;
+
+/// The first and the longest wait after a failed pull (upstream: `imageBackOff`).
+const BACK_OFF: (SignedDuration, SignedDuration) = (SignedDuration::from_secs(10), SignedDuration::from_secs(300));
+
+/// How old a pull secret may be: many pods share one.
+const RECENT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// A pull that ended.
+pub(super) struct Pulled {
+    container: String,
+    reference: String,
+    result: Result<Image, ImageError>,
+}
+
+/// By image, how far it is.
+#[derive(Default)]
+pub(super) struct Pulls {
+    states: HashMap<String, State>,
+    failures: HashMap<String, u32>,
+}
+
+enum State {
+    Pulling,
+    Ready(Box<Image>),
+    Failed { until: Timestamp, message: String, told: bool },
+}
+
+impl Worker {
+    /// The image of a container that is about to start; none while it is pulled or waited for.
+    pub(super) fn image(&mut self, container: &Container, now: Timestamp) -> Option<Image> {
+        let reference = container.image.clone().unwrap_or_default();
+        match self.pulls.states.get_mut(&reference) {
+            Some(State::Pulling) => return None,
+            Some(State::Ready(image)) => return Some((**image).clone()),
+            Some(State::Failed { until, message, told }) if *until > now => {
+                let (until, message, told) = (*until, message.clone(), std::mem::replace(told, true));
+                let note = format!("Back-off pulling image \"{reference}\"");
+                self.waits(&container.name, "ImagePullBackOff", format!("{note}: {message}"));
+                if !told {
+                    let pod = self.pod.clone();
+                    self.node.event(&pod, Some(&container.name), EventType::Normal, "BackOff", note);
+                }
+                self.wake_by(Some(until));
+                return None;
+            }
+            Some(State::Failed { .. }) | None => {}
+        }
+        self.pull(container, reference);
+        None
+    }
+
+    /// An image that was used for a start: the next start asks for it again.
+    pub(super) fn used(&mut self, reference: &str) {
+        self.pulls.states.remove(reference);
+    }
+
+    fn pull(&mut self, container: &Container, reference: String) {
+        let policy = match container.image_pull_policy.as_deref() {
+            Some("Always") => PullPolicy::Always,
+            Some("Never") => PullPolicy::Never,
+            // The API server sets Always for `:latest`, and admits no other value.
+            Some(_) | None => PullPolicy::IfNotPresent,
+        };
+        self.pulls.states.insert(reference.clone(), State::Pulling);
+        let (node, pod, name) = (self.node.clone(), self.pod.clone(), container.name.clone());
+        self.tasks.spawn(async move {
+            let result = fetch(&node, &pod, &name, &reference, policy).await;
+            Done::Pull(Box::new(Pulled { container: name, reference, result }))
+        });
+    }
+
+    /// Takes a pull's end.
+    pub(super) fn pulled(&mut self, pulled: Pulled) {
+        let Pulled { container, reference, result } = pulled;
+        let now = Timestamp::now();
+        let pod = self.pod.clone();
+        match result {
+            Ok(image) => {
+                self.pulls.failures.remove(&reference);
+                debug!(pod = %self.shown(), image = reference, "image ready");
+                self.pulls.states.insert(reference, State::Ready(Box::new(image)));
+            }
+            Err(error) => {
+                let failures = self.pulls.failures.entry(reference.clone()).or_default();
+                let wait = (BACK_OFF.0 * (1 << (*failures).min(5))).min(BACK_OFF.1);
+                *failures = failures.saturating_add(1);
+                let until = now.checked_add(wait).unwrap_or(Timestamp::MAX);
+                let message = format!("{}: {error}", error.reason());
+                let (reason, note) = error.event(&reference);
+                self.node.event(&pod, Some(&container), EventType::Warning, reason, note);
+                let note = format!("Error: {}", error.reason());
+                self.node.event(&pod, Some(&container), EventType::Warning, "Failed", note);
+                self.waits(&container, error.reason(), error.to_string());
+                self.pulls.states.insert(reference, State::Failed { until, message, told: false });
+                // The first word is the error, the next is the back-off; the plan asks again at its end.
+                self.wake_by(now.checked_add(SignedDuration::from_secs(2)).ok());
+            }
+        }
+    }
+}
+
+/// The image, pulled with the pod's secrets if it has to be.
+async fn fetch(
+    node: &Node,
+    pod: &Pod,
+    container: &str,
+    reference: &str,
+    policy: PullPolicy,
+) -> Result<Image, ImageError> {
+    let mut keyring = Keyring::default();
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let secrets = pod.spec.as_ref().and_then(|spec| spec.image_pull_secrets.as_ref());
+    for secret in secrets.into_iter().flatten() {
+        // The pull goes on with what is there, as upstream's does: the image may be public.
+        let problem = match node.objects.secret(namespace, &secret.name, Freshness::Within(RECENT)).await {
+            Ok(Some(found)) => keyring.add_secret(&found).err(),
+            Ok(None) => Some("not found".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(problem) = problem {
+            let note = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                secret.name
+            );
+            warn!(namespace, secret = secret.name, problem, "a pull secret can't be used");
+            node.event(pod, None, EventType::Warning, "FailedToRetrieveImagePullSecret", note);
+        }
+    }
+    let auth = Reference::parse(reference).map(|parsed| keyring.lookup(&parsed)).unwrap_or_default();
+    if let Some(image) = node.images.present(reference, policy, &auth).await? {
+        node.event(pod, Some(container), EventType::Normal, "Pulled", node.images.present_message(reference));
+        return Ok(image);
+    }
+    node.event(pod, Some(container), EventType::Normal, "Pulling", format!("Pulling image \"{reference}\""));
+    let pulled = node.images.pull(reference, policy, &auth).await?;
+    node.event(pod, Some(container), EventType::Normal, "Pulled", pulled.message(reference));
+    Ok(pulled.image)
+}

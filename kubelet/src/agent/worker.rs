@@ -1,0 +1,531 @@
+//! One pod's worker: observes, plans, executes, reports, and waits for the next reason to do so again.
+//!
+//! ```text
+//! API object ─┐
+//! containerd ─┼─▶ observe ──▶ plan (pure) ──▶ steps ──▶ status ──▶ API
+//! probes ─────┘      ▲                          │
+//!                    └── pulls, stops, hooks ◀──┘   (tasks of the worker; each ends with a wake-up)
+//! ```
+//!
+//! Invariant: nothing that takes long is awaited between two looks at the pod, so that a deletion is seen at once: images are
+//! pulled, containers stopped and hooks run in tasks of the worker. Dropping a worker leaves containers as they are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use skep_client::EventType;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::node::Node;
+use super::pulls::Pulls;
+use super::record::Record;
+use super::registry::{Desired, View};
+use super::stop::Stops;
+use crate::cgroups::QosClass;
+use crate::objects::Freshness;
+use crate::pod::observation::{ContainerObservation, ContainerState, PodObservation, Reason};
+use crate::pod::plan::{self, Outcome, Step};
+use crate::pod::resolve::name_files::pod_hostname;
+use crate::pod::resolve::resources::{pod_limits, qos_class};
+use crate::sandbox::Sandbox;
+use crate::volumes::MountedVolume;
+
+/// How often a pod is looked at though nothing told to: volumes follow their sources then (upstream: `syncFrequency`).
+const RESYNC: SignedDuration = SignedDuration::from_secs(60);
+/// How old an object may be that a running pod's volumes are refreshed from: pods that share it share the request.
+const RECENT: std::time::Duration = std::time::Duration::from_secs(30);
+/// The first and the longest wait after something about the whole pod failed: its volumes, its network.
+const RETRY: (SignedDuration, SignedDuration) = (SignedDuration::from_millis(500), SignedDuration::from_secs(60));
+/// Steps that lead to further steps at once are few; a worker that goes on for ever would starve its node.
+const MOST_ROUNDS: usize = 64;
+
+/// What a task of the worker did.
+pub(super) enum Done {
+    /// An image is there, or why it is not.
+    Pull(Box<super::pulls::Pulled>),
+    /// A stop ended: its container, and why it could not be stopped.
+    Stop(String, Result<(), String>),
+    /// The task of an ended container was deleted, or is to be tried again: its id.
+    Reap(String, bool),
+    /// A write of the status ended.
+    Report(Box<PodStatus>, Result<(), kube::Error>),
+    /// The postStart hook of a container's run ended: its name, its id, and why it failed.
+    PostStart(String, String, Result<(), String>),
+}
+
+/// The worker of one pod.
+pub(super) struct Worker {
+    pub(super) node: Arc<Node>,
+    pub(super) uid: String,
+    pub(super) pod: Arc<Pod>,
+    pub(super) gone: bool,
+    desired: watch::Receiver<Desired>,
+    wake: Arc<Notify>,
+    pub(super) seen: PodObservation,
+    pub(super) records: BTreeMap<String, Vec<Record>>,
+    pub(super) sandbox: Option<Sandbox>,
+    pub(super) volumes: Option<BTreeMap<String, MountedVolume>>,
+    volumes_due: Timestamp,
+    pub(super) pulls: Pulls,
+    pub(super) stops: Stops,
+    pub(super) tasks: JoinSet<Done>,
+    pub(super) reported: Option<PodStatus>,
+    pub(super) reporting: bool,
+    /// Ended containers whose tasks are still there; true while one is being deleted.
+    pub(super) dead: HashMap<String, bool>,
+    failures: u32,
+    retry_at: Option<Timestamp>,
+    /// When a container whose making failed is tried again.
+    pub(super) retries: HashMap<String, Timestamp>,
+    /// The ends of back-offs that an event told of.
+    backed_off: HashMap<String, Timestamp>,
+    /// The stop signals of images, by container.
+    pub(super) signals: HashMap<String, String>,
+    wake_at: Option<Timestamp>,
+    cleaned: bool,
+}
+
+impl Worker {
+    /// A worker that goes on from `records`, which an earlier kubelet left in containerd.
+    pub(super) fn new(
+        node: Arc<Node>,
+        desired: watch::Receiver<Desired>,
+        wake: Arc<Notify>,
+        records: Vec<Record>,
+    ) -> Self {
+        let (pod, gone) = {
+            let desired = desired.borrow();
+            (desired.pod.clone(), desired.gone)
+        };
+        let mut by_name: BTreeMap<String, Vec<Record>> = BTreeMap::new();
+        for record in records {
+            by_name.entry(record.container.clone()).or_default().push(record);
+        }
+        by_name.values_mut().for_each(|runs| runs.sort_by_key(|run| run.attempt));
+        Self {
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            node,
+            pod,
+            gone,
+            desired,
+            wake,
+            seen: PodObservation::default(),
+            records: by_name,
+            sandbox: None,
+            volumes: None,
+            volumes_due: Timestamp::MIN,
+            pulls: Pulls::default(),
+            stops: Stops::default(),
+            tasks: JoinSet::new(),
+            reported: None,
+            reporting: false,
+            dead: HashMap::new(),
+            failures: 0,
+            retry_at: None,
+            retries: HashMap::new(),
+            backed_off: HashMap::new(),
+            signals: HashMap::new(),
+            wake_at: None,
+            cleaned: false,
+        }
+    }
+
+    /// Runs until nothing of the pod is left, or `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> String {
+        self.recover().await;
+        loop {
+            if self.round().await {
+                info!(pod = %self.shown(), "pod is gone from the node");
+                break;
+            }
+            let pause = self.pause();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = self.desired.changed() => if changed.is_err() { break },
+                () = self.wake.notified() => {}
+                Some(done) = self.tasks.join_next() => self.apply(done),
+                () = tokio::time::sleep(pause) => {}
+            }
+            // What came together is handled together.
+            while let Some(done) = self.tasks.try_join_next() {
+                self.apply(done);
+            }
+        }
+        self.node.probes.stop_pod(&self.uid);
+        self.uid
+    }
+
+    /// Looks, acts, looks again while that changes something, and reports. True when nothing is left of the pod.
+    async fn round(&mut self) -> bool {
+        let desired = self.desired.borrow_and_update().clone();
+        (self.pod, self.gone) = (desired.pod, desired.gone);
+        self.wake_at = None;
+        for _ in 0..MOST_ROUNDS {
+            self.observe().await;
+            let now = Timestamp::now();
+            let pod = self.wanted(now);
+            let plan = plan::plan(&pod, &self.seen.runtime_state(), now);
+            self.explain(&pod, &plan, now);
+            self.wake_at = plan.wake_at;
+            self.stops.hurry(&plan::stop_grace(&pod));
+            if plan.steps.is_empty() {
+                self.refresh_volumes(now).await;
+                self.report();
+                self.reap();
+                return false;
+            }
+            let mut changed = false;
+            for step in plan.steps {
+                match step {
+                    // The last word on its containers goes before the object.
+                    Step::DeleteFromApi => return self.report() && self.finish().await,
+                    step => changed |= self.execute(&pod, step, now).await,
+                }
+            }
+            if !changed {
+                self.report();
+                return false;
+            }
+        }
+        self.report();
+        self.wake.notify_one();
+        false
+    }
+
+    /// The pod as the plan is to see it: an object that is gone is one whose deletion was asked for.
+    fn wanted(&self, now: Timestamp) -> Pod {
+        let mut pod = (*self.pod).clone();
+        if self.gone && pod.metadata.deletion_timestamp.is_none() {
+            pod.metadata.deletion_timestamp = Some(Time(now));
+        }
+        // The kubelet's own start time goes before what it reported: the deadline must not wait for the report.
+        if let Some(start) = self.reported.as_ref().and_then(|status| status.start_time.clone()) {
+            pod.status.get_or_insert_default().start_time.get_or_insert(start);
+        }
+        pod
+    }
+
+    /// Notes why containers wait, and why the pod failed, where the plan knows.
+    fn explain(&mut self, pod: &Pod, plan: &plan::Plan, now: Timestamp) {
+        self.seen.waiting.retain(|_, why| why.reason != "CrashLoopBackOff");
+        for (name, until) in &plan.backing_off {
+            let wait = self.seen.containers.get(name).map_or(SignedDuration::ZERO, |seen| match &seen.state {
+                ContainerState::Ended(ended) => until.duration_since(ended.finished_at),
+                ContainerState::Running { .. } => SignedDuration::ZERO,
+            });
+            let message = format!(
+                "back-off {} restarting failed container={name} pod={}({})",
+                go_duration(wait),
+                pod_full_name(pod),
+                self.uid
+            );
+            self.seen
+                .waiting
+                .insert(name.clone(), Reason { reason: "CrashLoopBackOff".to_owned(), message: message.clone() });
+            if self.backed_off.insert(name.clone(), *until) != Some(*until) {
+                let note =
+                    format!("Back-off restarting failed container {name} in pod {}({})", pod_full_name(pod), self.uid);
+                self.node.event(pod, Some(name), EventType::Warning, "BackOff", note);
+            }
+        }
+        if plan::is_past_deadline(pod, now) && self.seen.failed.is_none() {
+            let message = "Pod was active on the node longer than the specified deadline".to_owned();
+            self.node.event(pod, None, EventType::Normal, "DeadlineExceeded", message.clone());
+            self.seen.failed = Some(Reason { reason: "DeadlineExceeded".to_owned(), message });
+        }
+    }
+
+    /// Executes one step; true when the pod is to be planned anew at once.
+    async fn execute(&mut self, pod: &Pod, step: Step, now: Timestamp) -> bool {
+        match step {
+            Step::CreateSandbox => {
+                if self.retry_at.is_some_and(|at| at > now) {
+                    self.wake_by(self.retry_at);
+                    return false;
+                }
+                match self.create_sandbox().await {
+                    Ok(()) => {
+                        (self.failures, self.retry_at) = (0, None);
+                        true
+                    }
+                    Err((reason, message)) => {
+                        warn!(pod = %self.shown(), reason, %message, "the pod can't be prepared yet");
+                        self.node.event(pod, None, EventType::Warning, reason, message);
+                        self.fail(now);
+                        false
+                    }
+                }
+            }
+            Step::Start { container, attempt } => self.start(&container, attempt, now).await,
+            Step::Stop { container, grace } => {
+                self.stop_container(&container, grace);
+                false
+            }
+            Step::RemoveSandbox => match self.remove_sandbox().await {
+                Ok(()) => true,
+                Err(error) => {
+                    warn!(pod = %self.shown(), %error, "the pod's sandbox can't be removed yet");
+                    self.fail(now);
+                    false
+                }
+            },
+            // It ends the round before it comes here.
+            Step::DeleteFromApi => false,
+        }
+    }
+
+    async fn create_sandbox(&mut self) -> Result<(), (&'static str, String)> {
+        let pod = self.pod.clone();
+        self.mount_volumes().await?;
+        let cgroup = self.cgroup();
+        let limits = pod_limits(&pod, None);
+        // A few writes to the cgroup file system.
+        self.node
+            .cgroups
+            .apply(&cgroup, limits)
+            .map_err(|error| ("FailedCreatePodContainer", format!("unable to ensure pod container exists: {error}")))?;
+        let hostname = pod_hostname(&pod, &self.node.context.cluster_domain)
+            .map_err(|error| ("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}")))?;
+        let spec = super::start::sandbox_spec(&pod, hostname.kernel);
+        let sandbox = self
+            .node
+            .sandboxes
+            .create(&spec)
+            .await
+            .map_err(|error| ("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}")))?;
+        debug!(pod = %self.shown(), addresses = ?sandbox.addresses, "sandbox made");
+        self.adopt_sandbox(sandbox);
+        Ok(())
+    }
+
+    pub(super) fn adopt_sandbox(&mut self, sandbox: Sandbox) {
+        let host_network = self.pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
+        self.seen.addresses = if host_network { self.node.addresses.clone() } else { sandbox.addresses.clone() };
+        self.seen.sandbox = true;
+        self.sandbox = Some(sandbox);
+    }
+
+    /// Makes the volumes ready, if they are not.
+    pub(super) async fn mount_volumes(&mut self) -> Result<(), (&'static str, String)> {
+        if self.volumes.is_none() {
+            let set_up = self.node.volumes.set_up(&self.pod, &self.node.context.allocatable, Freshness::Now);
+            self.volumes = Some(set_up.await.map_err(|error| ("FailedMount", error.to_string()))?);
+            self.volumes_due = Timestamp::now().saturating_add(RESYNC).unwrap_or(Timestamp::MAX);
+        }
+        Ok(())
+    }
+
+    /// Brings what changed in ConfigMaps, Secrets and tokens into the volumes of a pod that runs.
+    async fn refresh_volumes(&mut self, now: Timestamp) {
+        if self.volumes.is_none() || self.pod.metadata.deletion_timestamp.is_some() || self.gone || !self.seen.sandbox {
+            return;
+        }
+        if self.volumes_due <= now {
+            self.volumes_due = now.saturating_add(RESYNC).unwrap_or(Timestamp::MAX);
+            match self.node.volumes.set_up(&self.pod, &self.node.context.allocatable, Freshness::Within(RECENT)).await {
+                Ok(volumes) => self.volumes = Some(volumes),
+                // What was mounted stays; upstream warns and tries again as well.
+                Err(error) => {
+                    let pod = self.pod.clone();
+                    self.node.event(&pod, None, EventType::Warning, "FailedMount", error.to_string());
+                }
+            }
+        }
+        self.wake_by(Some(self.volumes_due));
+    }
+
+    /// The network, the namespaces, the cgroup and the volumes go; ended containers stay, with their logs.
+    async fn remove_sandbox(&mut self) -> Result<(), String> {
+        self.node.probes.stop_pod(&self.uid);
+        self.node.sandboxes.remove(&self.uid).await.map_err(|error| error.to_string())?;
+        self.seen.sandbox = false;
+        self.sandbox = None;
+        self.node.volumes.tear_down(&self.uid).await.map_err(|error| error.to_string())?;
+        self.volumes = None;
+        self.remove_cgroup()
+    }
+
+    fn remove_cgroup(&self) -> Result<(), String> {
+        // Of a pod that an earlier kubelet left, the class is not known.
+        for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
+            let path = self.node.cgroups.pod_path(class, &self.uid);
+            self.node.cgroups.remove_all(&path).map_err(|error| format!("cgroup {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the rest, then the object. True when all is done.
+    async fn finish(&mut self) -> bool {
+        let now = Timestamp::now();
+        if !self.cleaned {
+            if let Err(error) = self.clean_up().await {
+                warn!(pod = %self.shown(), %error, "the pod can't be cleaned up yet");
+                self.fail(now);
+                return false;
+            }
+            self.cleaned = true;
+        }
+        if !self.gone
+            && let Err(error) = self.delete_object().await
+        {
+            warn!(pod = %self.shown(), %error, "the pod's object can't be deleted yet");
+            self.fail(now);
+            return false;
+        }
+        true
+    }
+
+    async fn clean_up(&mut self) -> Result<(), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        for record in self.records.values().flatten() {
+            self.node.containerd.remove(&record.id()).await.map_err(|error| text(&error))?;
+        }
+        self.records.clear();
+        self.node.sandboxes.remove(&self.uid).await.map_err(|error| text(&error))?;
+        self.node.volumes.tear_down(&self.uid).await.map_err(|error| text(&error))?;
+        self.remove_cgroup()?;
+        let (namespace, name) = self.names();
+        for folder in [
+            self.node.pod_logs(&namespace, &name, &self.uid),
+            self.node.pod_dir(&self.uid),
+            self.node.run.join("pods").join(&self.uid),
+        ] {
+            match tokio::fs::remove_dir_all(&folder).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(format!("{}: {error}", folder.display()));
+                }
+                Err(_) | Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        match done {
+            Ok(Done::Pull(pulled)) => self.pulled(*pulled),
+            Ok(Done::Stop(container, result)) => {
+                self.stops.ended(&container);
+                if let Err(error) = result {
+                    warn!(pod = %self.shown(), container, %error, "a container could not be stopped");
+                    self.fail(Timestamp::now());
+                }
+            }
+            Ok(Done::Report(status, result)) => self.reported(*status, result),
+            Ok(Done::Reap(id, true)) => drop(self.dead.remove(&id)),
+            Ok(Done::Reap(id, false)) => drop(self.dead.insert(id, false)),
+            Ok(Done::PostStart(container, _, Err(error))) => self.post_start_failed(&container, &error),
+            Ok(Done::PostStart(container, id, Ok(()))) => self.post_started(&container, &id),
+            // Stopped by us; a panic is logged by the runtime, and the next round tries again.
+            Err(error) => debug!(pod = %self.shown(), %error, "a task of the pod was given up"),
+        }
+    }
+
+    /// Deletes the tasks of ended containers: their shim ends with the last task of the pod, which takes long, so that one
+    /// whose pod goes on is kept until another container runs.
+    fn reap(&mut self) {
+        let runs = |seen: &ContainerObservation| matches!(seen.state, ContainerState::Running { .. });
+        let over = plan::is_terminal(&self.pod) || self.pod.metadata.deletion_timestamp.is_some();
+        if !over && !self.seen.containers.values().any(runs) && !self.waits_long() {
+            return;
+        }
+        for (id, busy) in &mut self.dead {
+            if !std::mem::replace(busy, true) {
+                let (containerd, id) = (self.node.containerd.clone(), id.clone());
+                self.tasks.spawn(async move {
+                    let deleted = containerd.delete_task(&id).await;
+                    Done::Reap(id, deleted.is_ok_and(|()| true))
+                });
+            }
+        }
+    }
+
+    /// Whether nothing of the pod will run soon: it ended, or all that would run waits out a back-off.
+    fn waits_long(&self) -> bool {
+        let Some(spec) = &self.pod.spec else { return true };
+        let ended = matches!(plan::outcome(spec, &self.seen.runtime_state()), Outcome::Succeeded | Outcome::Failed);
+        ended || self.seen.waiting.values().any(|why| why.reason == "CrashLoopBackOff")
+    }
+
+    /// Tries again later, later with every failure in a row.
+    pub(super) fn fail(&mut self, now: Timestamp) {
+        let wait = (RETRY.0 * (1 << self.failures.min(7))).min(RETRY.1);
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = now.checked_add(wait).ok();
+        self.wake_by(self.retry_at);
+    }
+
+    pub(super) fn wake_by(&mut self, at: Option<Timestamp>) {
+        self.wake_at = [self.wake_at, at].into_iter().flatten().min();
+    }
+
+    fn pause(&self) -> std::time::Duration {
+        let resync = Timestamp::now().checked_add(RESYNC).unwrap_or(Timestamp::MAX);
+        let at = self.wake_at.unwrap_or(resync).min(resync);
+        at.duration_since(Timestamp::now()).try_into().unwrap_or_default()
+    }
+
+    pub(super) fn cgroup(&self) -> PathBuf {
+        self.node.cgroups.pod_path(qos_class(&self.pod), &self.uid)
+    }
+
+    pub(super) fn names(&self) -> (String, String) {
+        let meta = &self.pod.metadata;
+        (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    }
+
+    pub(super) fn shown(&self) -> String {
+        let (namespace, name) = self.names();
+        format!("{namespace}/{name}")
+    }
+
+    /// A container of the pod, init containers among them.
+    pub(super) fn container(&self, name: &str) -> Option<&Container> {
+        let spec = self.pod.spec.as_ref()?;
+        all_containers(spec).find(|container| container.name == name)
+    }
+
+    /// Shows what is seen to those who ask for logs and streams.
+    pub(super) fn show(&self, status: PodStatus) {
+        let mut pod = (*self.pod).clone();
+        pod.status = Some(status);
+        self.node.pods.show(&self.uid, View { pod: Arc::new(pod), seen: self.seen.clone() });
+    }
+}
+
+/// Init containers, then containers.
+pub(super) fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+/// `name_namespace`, as upstream's `GetPodFullName` writes it.
+pub(super) fn pod_full_name(pod: &Pod) -> String {
+    let meta = &pod.metadata;
+    format!("{}_{}", meta.name.as_deref().unwrap_or_default(), meta.namespace.as_deref().unwrap_or_default())
+}
+
+/// A duration as Go writes it: `10s`, `1m20s`, `5m0s`.
+pub(super) fn go_duration(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs().max(0);
+    match (seconds / 60, seconds % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        let written = [10, 80, 300].map(|seconds| go_duration(SignedDuration::from_secs(seconds)));
+        assert_eq!(written, ["10s", "1m20s", "5m0s"]);
+    }
+}
