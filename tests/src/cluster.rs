@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,7 +13,6 @@ use tempfile::TempDir;
 use crate::{Kubectl, Output, kubectls};
 
 const NAME: &str = "skeptest";
-const LISTEN: &str = "127.0.0.1:16443";
 const NETWORK: &str = "172.29.213.0/24";
 /// How long something may take that waits for the cluster's own periods, as a node's heartbeat.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -21,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// A cluster of two nodes. Dropping it takes it away.
 pub struct Cluster {
     folder: TempDir,
+    listen: SocketAddr,
     is_up: bool,
 }
 
@@ -30,7 +30,9 @@ impl Cluster {
     /// # Errors
     /// When `deploy` fails, with what it said.
     pub fn start() -> Result<Self> {
-        let mut this = Self { folder: TempDir::with_prefix("skep-cluster-")?, is_up: true };
+        // A port that was free a moment ago.
+        let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut this = Self { folder: TempDir::with_prefix("skep-cluster-")?, listen, is_up: true };
         this.deploy()?;
         Ok(this)
     }
@@ -41,7 +43,7 @@ impl Cluster {
     /// As [`Self::start`].
     pub fn deploy(&mut self) -> Result<()> {
         self.is_up = true;
-        self.xtask(&["--name", NAME, "--listen", LISTEN, "--node-network", NETWORK])?;
+        self.xtask(&["--name", NAME, "--listen", &self.listen.to_string(), "--node-network", NETWORK])?;
         Ok(())
     }
 

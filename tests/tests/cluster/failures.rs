@@ -20,7 +20,7 @@ const ASKING: &str = r#"{
   "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "asking", "namespace": "hello"},
   "spec": {"terminationGracePeriodSeconds": 0, "containers": [{
     "name": "asking", "image": "localhost/skep/busybox:latest", "imagePullPolicy": "IfNotPresent",
-    "command": ["sh", "-c", "while true; do wget -qO- -T 10 http://$HELLO_SERVICE_HOST > /dev/null && echo answered || echo FAILED; sleep 0.05; done"]
+    "command": ["sh", "-c", "while true; do timeout 10 wget -qO- http://$HELLO_SERVICE_HOST > /dev/null && echo answered || echo FAILED; sleep 0.05; done"]
   }]}
 }"#;
 

@@ -64,7 +64,10 @@ fn tests() -> Vec<Named> {
     ];
     let last = [
         named("each_name_of_a_service_leads_to_it", hello::each_name_of_a_service_leads_to_it),
-        named("pods_reach_the_api_server_by_its_service", hello::pods_reach_the_api_server_by_its_service),
+        named(
+            "a_pod_connects_to_the_api_server_by_its_service",
+            hello::a_pod_connects_to_the_api_server_by_its_service,
+        ),
         named(
             "a_killed_process_is_restarted_and_serves_again",
             failures::a_killed_process_is_restarted_and_serves_again,

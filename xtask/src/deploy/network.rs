@@ -90,6 +90,18 @@ pub(crate) fn remove_bridge(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
+/// What of this machine's own set-up may come between nodes, for a note: it is not ours to change.
+pub(crate) fn obstacle(layout: &Layout) -> Option<String> {
+    let setting = fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").ok()?;
+    (setting.trim() == "1").then(|| {
+        format!(
+            "Note: this machine's iptables rules apply to packets on bridges (net.bridge.bridge-nf-call-iptables is 1). If pods on \
+             different nodes don't reach each other, let packets on {} be forwarded.",
+            layout.bridge()
+        )
+    })
+}
+
 /// What of a cluster's links and namespaces is there.
 ///
 /// # Errors

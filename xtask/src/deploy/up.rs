@@ -171,4 +171,7 @@ fn tell(layout: &Layout) {
     println!("  kubectl apply -f examples/hello.yaml");
     println!("  kubectl exec -n hello client -- wget -qO- http://hello");
     println!("\n`cargo xtask deploy --status` says what runs, `cargo xtask deploy --down` takes it away.");
+    if let Some(note) = network::obstacle(layout) {
+        println!("{note}");
+    }
 }
