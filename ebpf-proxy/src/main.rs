@@ -11,7 +11,7 @@ use skep_ebpf_common::{DIRECT, Endpoint, FIN, ICMP, MASQUERADE, ON_THIS_NODE, RE
 use skep_ebpf_proxy::compile::{Entries, ServiceState};
 use skep_ebpf_proxy::dns::{self, Listeners, Name, Publisher, Upstream};
 use skep_ebpf_proxy::kernel::{self, Maps, Uplink};
-use skep_ebpf_proxy::pods::{Cidr, Pods, forward, routes};
+use skep_ebpf_proxy::pods::{Cidr, Pods, forward, must_be_ethernet, routes};
 use skep_ebpf_proxy::{agent, cni, nodes, object};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -132,7 +132,8 @@ async fn run(args: Run, bpf_dir: &Path) -> anyhow::Result<()> {
         }
         (None, _) => None,
     };
-    if uplink.is_some() {
+    if let Some(uplink) = &uplink {
+        must_be_ethernet(NETNS.as_ref(), &uplink.link).await.context("the uplink can't be used")?;
         forward()?;
     }
     let (programs, maps) = kernel::load(&object, bpf_dir, &args.cgroup, uplink.as_ref())?;

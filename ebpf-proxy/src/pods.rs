@@ -65,6 +65,14 @@ pub enum PodError {
     Differs(String),
 }
 
+/// Fails where the namespace at `netns` has no such link, or one that is not Ethernet: the programs on the uplink read Ethernet frames.
+///
+/// # Errors
+/// Then, and when the kernel refuses to say.
+pub async fn must_be_ethernet(netns: &std::path::Path, link: &str) -> Result<(), PodError> {
+    link::must_be_ethernet(netns, link).await
+}
+
 /// Lets the network namespace of the calling thread forward packets between its links: pods and the outside meet that way.
 ///
 /// # Errors

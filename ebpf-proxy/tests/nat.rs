@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aya::programs::SchedClassifier;
+use hickory_server::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_server::proto::rr::RecordType;
 use netns::Netns;
 use serde_json::{Value, json};
 use skep_ebpf_proxy::cni::wire::{Attachment, Request};
@@ -19,7 +21,7 @@ use skep_ebpf_proxy::compile::{Entries, ServiceState, compile};
 use skep_ebpf_proxy::kernel::{self, Maps, UPLINK_PROGRAMS, Uplink};
 use skep_ebpf_proxy::nodes::NodeNetwork;
 use skep_ebpf_proxy::object;
-use skep_ebpf_proxy::pods::{Pods, forward};
+use skep_ebpf_proxy::pods::{Pods, forward, must_be_ethernet};
 
 /// The client outside, and the nodes.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
@@ -482,6 +484,41 @@ fn an_agent_that_is_killed_or_replaced_loses_no_request() {
 }
 
 #[test]
+fn a_pod_asks_its_node_for_names_by_the_link_local_address() {
+    let world = World::new("names");
+    let pod = world.pod("names", 0);
+    world.serve(json!({}), &[]);
+    let _agent = Agent::start(&world, 0);
+    let upstream = world.outside.within(|| UdpSocket::bind((OUTSIDE, 53))).expect("bound");
+    upstream.set_read_timeout(Some(PATIENCE)).expect("set");
+    let ask = |name: &str| {
+        let asker = pod.netns.within(|| UdpSocket::bind("0.0.0.0:0")).expect("bound");
+        asker.set_read_timeout(Some(PATIENCE)).expect("set");
+        asker.connect("169.254.20.10:53").expect("connected");
+        let mut question = Message::new(7, MessageType::Query, OpCode::Query);
+        question.add_query(Query::query(name.parse().expect("a name"), RecordType::A));
+        asker.send(&question.to_vec().expect("encoded")).expect("sent");
+        let mut buffer = [0; 512];
+        let length = asker.recv(&mut buffer).expect("an answer");
+        Message::from_vec(&buffer[..length]).expect("an answer").response_code
+    };
+    // Its API server says nothing, so that the cluster's names are unknown; others are the upstream server's to say.
+    assert_eq!(ask("web.default.svc.cluster.local."), ResponseCode::ServFail);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut buffer = [0; 512];
+            let (length, from) = upstream.recv_from(&mut buffer).expect("a question");
+            assert_eq!(from.ip(), ONE, "the node asks");
+            let mut answer = Message::from_vec(&buffer[..length]).expect("a question");
+            answer.metadata.message_type = MessageType::Response;
+            answer.metadata.response_code = ResponseCode::NXDomain;
+            upstream.send_to(&answer.to_vec().expect("encoded"), from).expect("sent");
+        });
+        assert_eq!(ask("www.example.org."), ResponseCode::NXDomain);
+    });
+}
+
+#[test]
 fn programs_of_another_layout_serve_until_the_new_maps_are_filled() {
     let world = World::new("layout");
     let node = &world.nodes[0];
@@ -496,6 +533,15 @@ fn programs_of_another_layout_serve_until_the_new_maps_are_filled() {
     std::fs::remove_dir_all(node.bpf_dir.join("v1")).expect("removed");
     drop(Agent::start(&world, 0));
     assert_ne!(node.netns.within(programs), before);
+}
+
+#[test]
+fn an_uplink_that_is_not_there_or_not_ethernet_is_refused() {
+    let node = Netns::new("refused");
+    for link in ["lo", "eth7"] {
+        let checked = wait(must_be_ethernet(&node.path(), link));
+        assert!(checked.expect_err("refused").to_string().contains(link));
+    }
 }
 
 #[test]

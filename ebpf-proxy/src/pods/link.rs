@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteScope};
 use rtnetlink::{Error, Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
@@ -33,6 +33,7 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     mac: Vec<u8>,
     mtu: u32,
+    is_ethernet: bool,
 }
 
 /// Makes the pair anew; what an earlier attempt left is removed first.
@@ -143,6 +144,19 @@ pub(crate) fn refused(what: &str) -> impl FnOnce(Error) -> PodError {
     move |source| PodError::Netlink { what, source }
 }
 
+/// Fails where the link is not there, or its packets have no Ethernet header, which the programs on the uplink rely on.
+pub(super) async fn must_be_ethernet(netns: &Path, name: &str) -> Result<(), PodError> {
+    let name = name.to_owned();
+    within(netns, async move |handle| {
+        if link(&handle, &name).await?.is_ethernet {
+            Ok(())
+        } else {
+            Err(PodError::Differs(format!("the link {name} is not an Ethernet link")))
+        }
+    })
+    .await
+}
+
 /// The setting belongs to the namespace of the thread that opens it.
 pub(super) fn forward() -> Result<(), PodError> {
     let written = std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
@@ -186,7 +200,8 @@ async fn find(handle: &Handle, name: &str) -> Result<Option<Link>, PodError> {
 const NO_DEVICE: i32 = 19;
 
 fn read(message: &LinkMessage) -> Link {
-    let mut link = Link { index: message.header.index, mac: Vec::new(), mtu: DEFAULT_MTU };
+    let is_ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    let mut link = Link { index: message.header.index, mac: Vec::new(), mtu: DEFAULT_MTU, is_ethernet };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(mac) => link.mac.clone_from(mac),
