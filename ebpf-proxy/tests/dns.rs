@@ -185,6 +185,15 @@ async fn the_clusters_names_are_not_missing_before_they_are_known() {
 }
 
 #[tokio::test]
+async fn a_question_that_comes_early_is_answered_when_the_names_are_known() {
+    let server = Server::start().await;
+    let early = server.ask("web.default.svc.cluster.local.", RecordType::A);
+    let (early, ()) = tokio::join!(early, async { server.publish() });
+    assert_eq!(data(&early), ["10.96.0.1"]);
+    server.end().await;
+}
+
+#[tokio::test]
 async fn a_missing_name_and_a_missing_type_come_with_the_zones_soa() {
     let server = Server::start().await;
     server.publish();

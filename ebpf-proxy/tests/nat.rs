@@ -518,6 +518,43 @@ fn a_pod_asks_its_node_for_names_by_the_link_local_address() {
     });
 }
 
+/// Sends 32 MiB and has them come back, both at once.
+fn bulk(server: &Netns, client: &Netns, to: SocketAddr) {
+    const LENGTH: usize = 32 << 20;
+    let byte = |at: usize| (at.wrapping_mul(0x9E37_79B9) >> 13) as u8;
+    let listener = server.within(|| TcpListener::bind(("0.0.0.0", 8080))).expect("bound");
+    let sender = client.within(|| connect(to)).expect("connected");
+    let echo = || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut back = stream.try_clone().expect("cloned");
+        std::io::copy(&mut stream, &mut back).expect("echoed");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(echo);
+        let mut out = sender.try_clone().expect("cloned");
+        scope.spawn(move || {
+            let all: Vec<u8> = (0..LENGTH).map(byte).collect();
+            out.write_all(&all).expect("sent");
+            out.shutdown(std::net::Shutdown::Write).expect("ended");
+        });
+        let mut all = Vec::with_capacity(LENGTH);
+        (&sender).read_to_end(&mut all).expect("received");
+        assert!(all.len() == LENGTH && all.iter().enumerate().all(|(at, value)| *value == byte(at)));
+    });
+}
+
+#[test]
+fn large_segments_come_through_whole_on_every_way() {
+    let world = World::new("bulk");
+    for node in [0, 1] {
+        let mut pod = world.pod("bulk", node);
+        drop(pod.server.take());
+        world.serve(json!({}), &[&pod]);
+        bulk(&pod.netns, &world.outside, (ONE, NODE_PORT).into());
+        bulk(&world.outside, &pod.netns, (OUTSIDE, 8080).into());
+    }
+}
+
 #[test]
 fn programs_of_another_layout_serve_until_the_new_maps_are_filled() {
     let world = World::new("layout");

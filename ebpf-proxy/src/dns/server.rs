@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_server::Server;
@@ -12,12 +13,13 @@ use hickory_server::proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::upstream::Said;
 use super::zone::Answer;
-use super::{Upstream, Zones};
+use super::{Upstream, Zone, Zones};
 
 /// The largest datagram: what fits every path unfragmented (DNS flag day 2020). Longer answers are truncated, and asked for by TCP.
 const DATAGRAM: u16 = 1232;
@@ -25,6 +27,9 @@ const DATAGRAM: u16 = 1232;
 const SILENCE: Duration = Duration::from_secs(10);
 /// How many answers wait to be written to a TCP connection.
 const ANSWERS: usize = 32;
+/// How long a question waits for the first zone, and how many may; others are answered SERVFAIL at once.
+const FIRST_ZONE: Duration = Duration::from_secs(1);
+const EARLY: usize = 1024;
 /// How many aliases are followed within the zone.
 const ALIASES: usize = 8;
 
@@ -82,7 +87,7 @@ impl Listeners {
         stop: CancellationToken,
     ) -> Result<(), DnsError> {
         info!(addresses = ?self.addresses(), "names are served");
-        let mut server = Server::new(Handler { domain, zones, upstream });
+        let mut server = Server::new(Handler { early: Semaphore::new(EARLY), domain, zones, upstream });
         for (udp, tcp) in self.0 {
             server.register_socket(udp);
             server.register_listener(tcp, SILENCE, ANSWERS);
@@ -96,6 +101,8 @@ impl Listeners {
 }
 
 struct Handler {
+    // Questions that wait for the first zone.
+    early: Semaphore,
     domain: Name,
     zones: Zones,
     upstream: Upstream,
@@ -157,6 +164,14 @@ impl Handler {
         self.domain.zone_of(name) || name.parse_arpa_name().is_ok()
     }
 
+    /// Waits for the first zone: an agent that starts anew has it in a moment, and its clients need not notice.
+    async fn first_zone(&self) -> Option<Arc<Zone>> {
+        let _permit = self.early.try_acquire().ok()?;
+        let mut zones = self.zones.clone();
+        let first = tokio::time::timeout(FIRST_ZONE, zones.wait_for(Option::is_some)).await;
+        first.ok()?.ok()?.clone()
+    }
+
     async fn reply(&self, request: &Request) -> Reply {
         if request.metadata.message_type != MessageType::Query || request.metadata.op_code != OpCode::Query {
             return Reply::code(ResponseCode::NotImp);
@@ -173,12 +188,14 @@ impl Handler {
 
     async fn resolve(&self, mut name: Name, kind: RecordType) -> Reply {
         let zone = self.zones.borrow().clone();
-        let Some(zone) = zone else {
+        let zone = match zone {
+            Some(zone) => zone,
+            None if !self.may_be_ours(&name) => return Reply::from(self.upstream.resolve(&name, kind).await),
             // What isn't known yet is not missing: clients ask again after this code, and not after NXDOMAIN.
-            return match self.may_be_ours(&name) {
-                true => Reply::code(ResponseCode::ServFail),
-                false => Reply::from(self.upstream.resolve(&name, kind).await),
-            };
+            None => match self.first_zone().await {
+                Some(zone) => zone,
+                None => return Reply::code(ResponseCode::ServFail),
+            },
         };
         let mut reply = Reply { authoritative: true, ..Reply::code(ResponseCode::NoError) };
         for _ in 0..ALIASES {
