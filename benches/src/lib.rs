@@ -1,7 +1,7 @@
 //! What Skep is measured with: loads and surroundings that several benches and comparisons share.
 //!
 //! Invariant: a load is bounded in count or time, and says how it was made. On a small machine absolute times wobble: compare two things in one run.
-//! What a bench needs of the kernel (network namespaces, mounts, a cgroup) is its own and goes with its process.
+//! What a bench needs of the kernel (network namespaces, a bpffs, a cgroup) is its own and goes with its process.
 
 pub mod netns;
 pub mod node;

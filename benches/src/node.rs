@@ -1,18 +1,16 @@
 //! A node as far as the socket programs go: a cgroup that they are attached to, and a bpffs that their maps are pinned in.
 //!
-//! The bpffs is mounted in a mount namespace of the calling thread and those that it makes later, so that it goes with the process;
-//! a cgroup that a killed bench left is removed by the next one.
+//! The bpffs is mounted nowhere but at a descriptor, so that it goes with the process; a cgroup that a killed bench left is removed
+//! by the next one.
 
 use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use skep_ebpf_proxy::kernel::{self, Maps};
 use skep_ebpf_proxy::object;
-use tempfile::TempDir;
-
-use crate::unshare;
 
 /// What the names of the benches' cgroups begin with; the process's number follows.
 const CGROUP: &str = "skep-bench-";
@@ -21,7 +19,7 @@ const CGROUP: &str = "skep-bench-";
 pub struct Node {
     home: PathBuf,
     cgroup: PathBuf,
-    bpf: TempDir,
+    bpf: OwnedFd,
     object: Vec<u8>,
 }
 
@@ -39,12 +37,8 @@ impl Node {
         remove_left(tree);
         let cgroup = tree.join(format!("{CGROUP}{}", std::process::id()));
         fs::create_dir(&cgroup).with_context(|| format!("can't make {} (this needs root)", cgroup.display()))?;
-        let node = Self { home: tree.join(own), cgroup, bpf: tempfile::tempdir()?, object };
-        unshare::mounts().context("can't make a mount namespace")?;
-        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-        rustix::mount::mount("bpf", node.bpf.path(), "bpf", MountFlags::empty(), None)
-            .context("can't mount a bpffs")?;
-        Ok(node)
+        let bpf = bpffs().context("can't mount a bpffs").inspect_err(|_| drop(fs::remove_dir(&cgroup)))?;
+        Ok(Self { home: tree.join(own), cgroup, bpf, object })
     }
 
     /// Attaches the programs to the cgroup, over maps that are empty the first time.
@@ -58,7 +52,7 @@ impl Node {
     /// Where maps and links are pinned.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
-        self.bpf.path().join("node")
+        PathBuf::from(format!("/proc/self/fd/{}/node", self.bpf.as_raw_fd()))
     }
 
     /// The compiled programs.
@@ -88,9 +82,15 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.leave();
         let _ = kernel::detach(&self.folder());
-        let _ = rustix::mount::unmount(self.bpf.path(), UnmountFlags::DETACH);
         let _ = fs::remove_dir(&self.cgroup);
     }
+}
+
+/// A bpffs at no place: paths lead to it through the descriptor.
+fn bpffs() -> rustix::io::Result<OwnedFd> {
+    let context = fsopen("bpf", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
 fn enter(cgroup: &Path) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Namespaces of a thread's own: the one unsafe call that makes them.
+//! A network namespace of a thread's own: the one unsafe call that makes it.
 
 #![allow(unsafe_code)]
 
@@ -10,10 +10,4 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 pub(crate) fn network() -> io::Result<()> {
     // SAFETY: what is unsafe is a table of file descriptors of the thread's own (`UnshareFlags::FILES`), and that stays shared.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(Into::into)
-}
-
-/// Moves the calling thread into a copy of its mount namespace.
-pub(crate) fn mounts() -> io::Result<()> {
-    // SAFETY: as above.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.map_err(Into::into)
 }
