@@ -128,7 +128,9 @@ async fn a_log_comes_with_the_options_that_were_asked_for() {
         let log = cluster.kubectl(&kubectl, &arguments, "").await.ok();
         assert!(log.contains("tail_lines: Some(5)") && log.contains("timestamps: true"), "{kubectl:?}: {log}");
         assert!(log.contains("limit_bytes: Some(1000)") && log.ends_with("second\n"), "{kubectl:?}: {log}");
-        let _ = cluster.kubectl(&kubectl, &["logs", "--previous", POD, "-c", "main"], "").await.fails();
+        let refused = cluster.kubectl(&kubectl, &["logs", "--previous", POD, "-c", "main"], "").await.fails();
+        let wanted = format!("previous terminated container \"main\" in pod \"{POD}\" not found");
+        assert!(refused.contains(&wanted), "{kubectl:?}: {refused}");
     }
     cluster.stop().await;
 }

@@ -22,6 +22,8 @@ use tracing::debug;
 use crate::http::body::{Body, BoxError};
 use crate::rest::{Call, Engine, served};
 
+/// The most that is read of a kubelet's refusal, in bytes.
+const REFUSAL: usize = 16 << 10;
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// Reaches kubelets with the API server's own client certificate.
@@ -94,7 +96,11 @@ impl Kubelets {
             .find(&GroupResource::new("", "nodes"), "", &node)
             .ok_or_else(|| Status::not_found(&GroupResource::new("", "nodes"), &node))?;
         let endpoint = endpoint(&node)?;
-        self.forward(&endpoint, &path, parts, body).await
+        let response = self.forward(&endpoint, &path, parts, body).await?;
+        match subresource {
+            Subresource::Log if !response.status().is_success() => Err(refusal(response).await),
+            _ => Ok(response),
+        }
     }
 
     async fn forward<B>(
@@ -141,6 +147,25 @@ impl Kubelets {
         let (parts, body) = response.into_parts();
         let body: Body = body.map_err(|error| -> BoxError { error.into() }).boxed_unsync();
         Ok(Response::from_parts(parts, body))
+    }
+}
+
+/// What a kubelet said instead of a log, as a Status (upstream: `GenericHttpResponseChecker`).
+async fn refusal(response: Response<Body>) -> Status {
+    let code = response.status().as_u16();
+    let mut body = response.into_body();
+    let mut text = Vec::new();
+    while text.len() < REFUSAL
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+    }
+    let text = String::from_utf8_lossy(&text[..text.len().min(REFUSAL)]).trim().to_owned();
+    match code {
+        400 => Status::bad_request(text),
+        404 => Status::new(404, skep_api::Reason::NotFound, text),
+        500 => Status::internal(text),
+        _ => Status::new(code, skep_api::Reason::Unknown, text),
     }
 }
 
