@@ -92,7 +92,11 @@ impl World {
         let state = tempfile::tempdir().expect("a folder");
         let pods = Pods::open(state.path(), netns.path(), Some("eth0".into())).expect("opened");
         wait(pods.set_network(network.parse().expect("a network")));
-        netns.within(|| forward().expect("root"));
+        netns.within(|| {
+            forward().expect("root");
+            // Strict reverse path filtering, as many distributions have it.
+            std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").expect("root");
+        });
         let bpf_dir = self.bpf.path().join(name);
         self.nodes.push(Node { name, address, netns, pods, bpf_dir, _state: state });
         self.attach(self.nodes.len() - 1);
@@ -248,8 +252,18 @@ fn by_udp(from: &Netns, to: SocketAddr) -> std::io::Result<(String, SocketAddr, 
     socket.connect(to)?;
     socket.send(b"ping")?;
     let mut buffer = [0; 64];
-    let length = socket.recv(&mut buffer)?;
+    let length = receive(&socket, &mut buffer)?;
     Ok(parsed(std::str::from_utf8(&buffer[..length]).expect("text"), socket.local_addr()?))
+}
+
+/// A datagram; a wait that a signal to the process ended goes on.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match socket.recv(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
 }
 
 /// An ICMP echo and its answer.
@@ -264,7 +278,8 @@ fn ping(to: Ipv4Addr) -> std::io::Result<()> {
     rustix::net::sendto(&socket, &echo, SendFlags::empty(), &SocketAddr::from((to, 0)))?;
     loop {
         let mut packet = [0_u8; 128];
-        let (length, _) = rustix::net::recv(&socket, &mut packet, RecvFlags::empty())?;
+        let receive = || rustix::net::recv(&socket, &mut packet, RecvFlags::empty());
+        let (length, _) = rustix::io::retry_on_intr(receive)?;
         let icmp = &packet[20..length];
         if icmp[0] == 0 && icmp[4..6] == identifier {
             return Ok(());
@@ -499,7 +514,7 @@ fn a_pod_asks_its_node_for_names_by_the_link_local_address() {
         question.add_query(Query::query(name.parse().expect("a name"), RecordType::A));
         asker.send(&question.to_vec().expect("encoded")).expect("sent");
         let mut buffer = [0; 512];
-        let length = asker.recv(&mut buffer).expect("an answer");
+        let length = receive(&asker, &mut buffer).expect("an answer");
         Message::from_vec(&buffer[..length]).expect("an answer").response_code
     };
     // Its API server says nothing, so that the cluster's names are unknown; others are the upstream server's to say.
@@ -507,7 +522,12 @@ fn a_pod_asks_its_node_for_names_by_the_link_local_address() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut buffer = [0; 512];
-            let (length, from) = upstream.recv_from(&mut buffer).expect("a question");
+            let (length, from) = loop {
+                match upstream.recv_from(&mut buffer) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    question => break question.expect("a question"),
+                }
+            };
             assert_eq!(from.ip(), ONE, "the node asks");
             let mut answer = Message::from_vec(&buffer[..length]).expect("a question");
             answer.metadata.message_type = MessageType::Response;
