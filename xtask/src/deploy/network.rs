@@ -90,14 +90,17 @@ pub(crate) fn remove_bridge(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// What of this machine's own set-up may come between nodes, for a note: it is not ours to change.
+/// What of this machine's own set-up comes between nodes, for a note: it is not ours to change.
 pub(crate) fn obstacle(layout: &Layout) -> Option<String> {
     let setting = fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").ok()?;
-    (setting.trim() == "1").then(|| {
+    let drops = shell::found("iptables")
+        && shell::output(Command::new("iptables").args(["-S", "FORWARD"]))
+            .is_ok_and(|rules| rules.contains("-P FORWARD DROP"));
+    (setting.trim() == "1" && drops).then(|| {
         format!(
-            "Note: this machine's iptables rules apply to packets on bridges (net.bridge.bridge-nf-call-iptables is 1). If pods on \
-             different nodes don't reach each other, let packets on {} be forwarded.",
-            layout.bridge()
+            "Note: this machine's iptables drop what it forwards, and apply to packets on bridges (net.bridge.bridge-nf-call-iptables is \
+             1). If pods on different nodes don't reach each other: iptables -I FORWARD -i {bridge} -o {bridge} -j ACCEPT",
+            bridge = layout.bridge()
         )
     })
 }

@@ -10,6 +10,9 @@ use super::layout::{Layout, Node};
 /// Where pods find the cluster's DNS: an address of the link itself, so that each node's own agent answers.
 const DNS: &str = "169.254.20.10";
 const DNS_DOMAIN: &str = "cluster.local";
+/// The nodes share the machine's disk and memory with everything else on it: they are under pressure when the machine is
+/// nearly out of them, not at a node's own share.
+const EVICTION: &str = "memory.available<100Mi,nodefs.available<1Gi,imagefs.available<1Gi";
 /// The node's end of its uplink.
 pub(crate) const UPLINK: &str = "eth0";
 
@@ -185,6 +188,11 @@ fn kubelet(layout: &Layout, node: &Node) -> Vec<OsString> {
         .and(pki.join("tls.key"))
         .and("--client-ca-file")
         .and(pki.join("ca.crt"))
+        .and("--eviction-hard")
+        .and(EVICTION)
+        // Never: the nodes share one containerd, and what one does not use may be another's.
+        .and("--image-gc-high-threshold")
+        .and("100")
         .within(node, layout.binary("skep-kubelet"))
 }
 
