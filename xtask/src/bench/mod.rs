@@ -79,7 +79,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .collect();
     if chosen.is_empty() {
         let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
-        bail!("no bench has a name that contains {:?}; there are {}", args.only, names.join(", "));
+        let only = args.only.as_deref().unwrap_or_default();
+        bail!("no bench has a name that contains {only:?}; there are {}", names.join(", "));
     }
     let mut wanted: Vec<_> = chosen.iter().flat_map(|bench| bench.packages).copied().collect();
     wanted.sort_unstable();
@@ -99,7 +100,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     let rows = table::rows(&records);
-    println!("\n{facts}\n\n{}", table::text(&rows));
+    println!("\n{facts}\n");
+    if !rows.is_empty() {
+        println!("{}", table::text(&rows));
+    }
     for reason in &not_run {
         println!("NOT RUN  {reason}");
     }
