@@ -9,8 +9,7 @@ mod pin;
 mod rules;
 mod world;
 
-use std::fs::File;
-use std::io::Write as _;
+use std::io::{Seek as _, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -129,9 +128,9 @@ fn connect_all(addresses: &[SocketAddr]) -> Result<Sample> {
 
 /// Puts the rules for these Services in the place of all others, and says how long it took.
 fn restore(netns: &Netns, iptables: &str, services: u32) -> Result<Duration> {
-    let mut file = tempfile::NamedTempFile::new()?;
-    file.write_all(rules::rules(services)?.as_bytes())?;
-    let input = File::open(file.path())?;
+    let mut input = tempfile::tempfile()?;
+    input.write_all(rules::rules(services)?.as_bytes())?;
+    input.rewind()?;
     let begun = Instant::now();
     netns.run(&format!("{iptables}-restore"), &[], input)?;
     Ok(begun.elapsed())
