@@ -59,6 +59,19 @@ const LAYERS: &[Layer] = &[
         packages: &[("ip", "iproute2")],
         commands: || vec![cargo(&["xtask", "build-ebpf"]), cargo(&["test", "--package", "skep-ebpf-proxy", "--tests"])],
     },
+    Layer {
+        name: "cluster: deployed, used by every kubectl, damaged, taken away",
+        packages: &[("iptables-save", "iptables"), ("nft", "nftables"), ("script", "bsdutils")],
+        commands: || {
+            let build = ["build", "--package", "skep-control-plane", "--package", "skep-kubelet"];
+            let bins = ["--package", "skep-ebpf-proxy", "--package", "xtask", "--bins"];
+            vec![
+                cargo(&["xtask", "build-ebpf"]),
+                cargo(&[&build[..], &bins[..]].concat()),
+                cargo(&["test", "--package", "skep-tests", "--test=cluster"]),
+            ]
+        },
+    },
 ];
 
 /// Runs the layers in order; all of them run even when one fails.

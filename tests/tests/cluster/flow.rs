@@ -71,8 +71,8 @@ fn port_forward(kubectl: &Kubectl) {
 fn read(kubectl: &Kubectl) {
     let pod = replicas(kubectl).remove(0);
     let described = kubectl.run(&["describe", "pod", "-n", "hello", text(&pod, "/metadata/name")]).ok();
-    for words in ["Started container web", "Successfully assigned hello/", "Ready             True"] {
-        assert!(described.contains(words) || described.contains("Started"), "{words} is missing in\n{described}");
+    for words in ["Successfully assigned hello/", "Started", "ContainersReady             True"] {
+        assert!(described.contains(words), "{words} is missing in\n{described}");
     }
     let rights = kubectl.run(&["auth", "can-i", "--list", "-n", "hello"]).ok();
     assert!(rights.contains("*.*"), "{rights}");
