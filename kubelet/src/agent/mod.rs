@@ -69,6 +69,10 @@ const NAMESPACE: &str = "k8s.io";
 const COMMAND_OUTPUT: usize = 10 << 10;
 /// A command without a limit of its own, as a hook's, whose caller gives it up sooner.
 const LONGEST_COMMAND: Duration = Duration::from_secs(24 * 3600);
+/// How long the output of processes of exec that an earlier kubelet started is held open.
+const RELEASE: Duration = Duration::from_secs(30);
+/// How long the processes of probes and clients may take to be cleared away at the end.
+const DRAIN: Duration = Duration::from_secs(5);
 /// How many images are pulled at a time (upstream: `maxParallelImagePulls`).
 const PARALLEL_PULLS: usize = 5;
 /// How often the runtime and the network are asked whether they are ready.
@@ -131,6 +135,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
         // One that ends by itself takes the others along: a kubelet is whole, or it is started again.
         stop.cancel();
     }
+    node.probes.shutdown().await;
+    if tokio::time::timeout(DRAIN, node.containerd.drained()).await.is_err() {
+        warn!("processes of exec are left to the next kubelet");
+    }
     first
 }
 
@@ -177,8 +185,14 @@ async fn assemble(
     let prober = Arc::new(Prober::new(run_exec)?);
     let (probes, changes) = Probes::new(prober.clone(), recorder.clone(), stop.clone());
     let machine = Machine::read(&config.root_dir).context("can't read the machine's facts")?;
-    // What execs of an earlier kubelet left.
-    let _ = std::fs::remove_dir_all(config.run_dir.join("exec"));
+    let (readers, token) = (Containerd::release_execs(&config.run_dir.join("exec")), stop.clone());
+    tasks.spawn(async move {
+        // Long enough for every start that an earlier kubelet asked for.
+        let _ = token.run_until_cancelled(tokio::time::sleep(RELEASE)).await;
+        drop(readers);
+        token.cancelled().await;
+        Ok(())
+    });
     for folder in ["attach", "exec"] {
         let folder = config.run_dir.join(folder);
         std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::containerd::{Containerd, RuntimeError, call, found};
 use super::fifo;
@@ -89,13 +90,36 @@ impl Containerd {
         let exec_id = uuid::Uuid::new_v4().simple().to_string();
         let fifos = fifo_dir.join(&exec_id);
         let process = Process { containerd: self.clone(), container: container.to_owned(), exec_id, fifos };
-        match process.start(spec, &options).await {
-            Ok(exec) => Ok(exec),
-            Err(error) => {
-                process.clear_away().await;
-                Err(error)
-            }
+        // Once asked for, a start goes to its end, whether its caller waits or not: a shim that opens an output FIFO which
+        // nobody reads any more waits for ever, and lets no other call of its pod through (seen with containerd 1.6).
+        let (tell, told) = oneshot::channel();
+        self.abandoned.spawn(async move {
+            let started = match process.start(spec, &options).await {
+                Ok(exec) => Ok(exec),
+                Err(error) => {
+                    process.clear_away().await;
+                    Err(error)
+                }
+            };
+            // A process that nobody waits for any more is dropped here, as by its caller.
+            drop(tell.send(started));
+        });
+        // Only a panic leaves nothing told.
+        told.await.unwrap_or_else(|_| Err(RuntimeError::Unknown(container.to_owned())))
+    }
+
+    /// Lets go of what processes of exec left in `fifo_dir` when their kubelet died: a shim that waits for a reader of
+    /// their output gets one, for as long as the result is kept. To be called before the folder is used again.
+    pub fn release_execs(fifo_dir: &Path) -> Vec<Receiver> {
+        let folders = std::fs::read_dir(fifo_dir).into_iter().flatten().flatten();
+        let fifos = folders.flat_map(|folder| [folder.path().join("stdout"), folder.path().join("stderr")]);
+        let readers = fifos.filter_map(|path| fifo::output(&path).ok()).collect();
+        if let Err(error) = std::fs::remove_dir_all(fifo_dir)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %fifo_dir.display(), %error, "FIFOs are left behind");
         }
+        readers
     }
 
     /// Runs a command to its end, as probes and hooks do, and returns at most `limit` bytes of what it printed.

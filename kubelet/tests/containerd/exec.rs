@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use skep_kubelet::runtime::containerd::RuntimeError;
+use skep_kubelet::runtime::containerd::{RuntimeError, TaskStatus};
 use skep_kubelet::runtime::process::{ExecOptions, WindowSize};
 use tokio::io::AsyncReadExt;
 
@@ -118,6 +118,25 @@ async fn a_command_that_is_not_there_fails() {
     let error = private.client.run_collect(&fifos, "a", vec!["/none".to_owned()], 10, MINUTE).await.expect_err("none");
     assert!(error.to_string().contains("no such file or directory"), "{error}");
     within("the process is cleared away", private.client.drained()).await;
+    assert_eq!(std::fs::read_dir(fifos).expect("directory").count(), 0);
+    private.end("a").await;
+}
+
+/// A probe's time may be over before its command has begun: the shim then opens FIFOs that nobody waits for.
+#[tokio::test]
+async fn commands_given_up_at_their_start_never_block_the_shim() {
+    let private = Private::start().await;
+    private.run("a", SLEEP).await;
+    let fifos = private.path("fifos");
+    for given in (0..60).step_by(4) {
+        let command = vec!["/bin/busybox".to_owned(), "true".to_owned()];
+        let given = Duration::from_millis(given);
+        // Both ends are right: some commands are given up before they begin, some run.
+        let _ = private.client.run_collect(&fifos, "a", command, 100, given).await;
+    }
+    within("the processes are cleared away", private.client.drained()).await;
+    let task = private.client.task("a").await.expect("the shim answers").expect("a task");
+    assert_eq!(task.status, TaskStatus::Running);
     assert_eq!(std::fs::read_dir(fifos).expect("directory").count(), 0);
     private.end("a").await;
 }
