@@ -38,7 +38,7 @@ fn connects(node: &Node) -> Result<()> {
             .map(|number| (endpoint(number % services, (number >> 16) % ENDPOINTS), TARGET_PORT).into())
             .collect();
         let through: Vec<SocketAddr> = random().map(|number| (cluster_ip(number % services), PORT).into()).collect();
-        let mut group = criterion.benchmark_group("connect(2) of a UDP socket");
+        let mut group = criterion.benchmark_group("connect(2) by criterion");
         node.leave()?;
         let mut measure = |name: &str, addresses: &[SocketAddr]| -> Result<()> {
             let socket = UdpSocket::bind("0.0.0.0:0")?;

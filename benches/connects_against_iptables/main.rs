@@ -10,7 +10,7 @@ mod rules;
 mod world;
 
 use std::io::{Seek as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -26,6 +26,7 @@ use skep_ebpf_proxy::compile::Entries;
 use crate::world::Server;
 
 const WHAT: &str = "TCP connections through a Service";
+const DATAGRAM: &str = "connect(2) of a UDP socket";
 const LOADING: &str = "loading all Services";
 const DIRECT: &str = "direct";
 const EBPF: &str = "eBPF";
@@ -45,6 +46,9 @@ struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// Datagram sockets' calls that are timed together: the clock takes as long as a part of one.
+const TOGETHER: usize = 100;
 
 /// Someone who connects.
 struct Side<'a> {
@@ -72,6 +76,15 @@ fn main() -> Result<()> {
     ];
     sides.extend(IPTABLES.iter().zip(&ruled).map(|(name, netns)| Side { name, netns, node: None, address: through }));
     for services in [1, 1_000, 10_000] {
+        let wanted = Services { count: services, protocol: "UDP", external: false }.entries()?;
+        maps.update(&now, &wanted)?;
+        now = wanted;
+        let mut datagrams = [Sample::default(), Sample::default()];
+        for turn in 0..args.turns {
+            for (side, sample) in sides.iter().zip(&mut datagrams) {
+                sample.extend(side.turn(u64::from(turn) + 1, services, args.connects, datagrams_connect)?);
+            }
+        }
         let wanted = Services { count: services, protocol: "TCP", external: false }.entries()?;
         maps.update(&now, &Entries::default())?;
         let begun = Instant::now();
@@ -84,22 +97,29 @@ fn main() -> Result<()> {
         let mut samples = vec![Sample::default(); sides.len()];
         for turn in 0..args.turns {
             for (side, sample) in sides.iter().zip(&mut samples) {
-                sample.extend(side.turn(u64::from(turn) + 1, services, args.connects)?);
+                sample.extend(side.turn(u64::from(turn) + 1, services, args.connects, connect_all)?);
             }
         }
         report(&args, services, &sides, &samples, &loading)?;
+        report_datagrams(&args, services, &datagrams)?;
     }
     Ok(())
 }
 
 impl Side<'_> {
-    fn turn(&self, seed: u64, services: u32, connects: u32) -> Result<Sample> {
+    fn turn(
+        &self,
+        seed: u64,
+        services: u32,
+        connects: u32,
+        connect: fn(&[SocketAddr]) -> Result<Sample>,
+    ) -> Result<Sample> {
         let addresses: Vec<SocketAddr> =
             sequence(seed).take(connects as usize).map(|number| (self.address)(number, services)).collect();
         if let Some(node) = self.node {
             node.enter()?;
         }
-        let sample = self.netns.within(|| connect_all(&addresses));
+        let sample = self.netns.within(|| connect(&addresses));
         if let Some(node) = self.node {
             node.leave()?;
         }
@@ -124,6 +144,22 @@ fn connect_all(addresses: &[SocketAddr]) -> Result<Sample> {
         while read(&socket, &mut [0; 1])? > 0 {}
     }
     Ok(Sample { latencies, elapsed: begun.elapsed() })
+}
+
+/// The mean time of connect(2) of one datagram socket, which sends nothing, over each hundred addresses.
+fn datagrams_connect(addresses: &[SocketAddr]) -> Result<Sample> {
+    pin::to_first();
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let mut sample = Sample::default();
+    for some in addresses.chunks(TOGETHER) {
+        let asked = Instant::now();
+        for address in some {
+            socket.connect(address)?;
+        }
+        let elapsed = asked.elapsed();
+        sample.extend(Sample { latencies: vec![elapsed / some.len() as u32], elapsed });
+    }
+    Ok(sample)
 }
 
 /// Puts the rules for these Services in the place of all others, and says how long it took.
@@ -167,6 +203,20 @@ fn report(
     }
     for (side, time) in loading {
         println!("  {LOADING} by {side}: {time:.1?}");
+    }
+    Ok(())
+}
+
+fn report_datagrams(args: &Args, services: u32, samples: &[Sample]) -> Result<()> {
+    for (side, sample) in [DIRECT, EBPF].into_iter().zip(samples) {
+        let p50 = sample.measured().p50;
+        if args.json {
+            let p50_ns = p50.as_secs_f64() * 1e9;
+            let size = services.into();
+            Record { what: DATAGRAM, side, size, per_second: None, p50_ns, p99_ns: None }.print()?;
+        } else {
+            println!("  {DATAGRAM} by {side}: {p50:.2?}");
+        }
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ enum Growth {
 const COMPARISONS: &[Comparison] = &[
     Comparison { what: "TCP connections through a Service", unit: "Services", ours: "eBPF", growth: Growth::Median },
     Comparison { what: "loading all Services", unit: "Services", ours: "eBPF", growth: Growth::Median },
-    Comparison { what: "connect(2) of a UDP socket", unit: "Services", ours: "Service", growth: Growth::Median },
+    Comparison { what: "connect(2) of a UDP socket", unit: "Services", ours: "eBPF", growth: Growth::Median },
     Comparison {
         what: "durable creations of 1 KiB",
         unit: "writers",
@@ -36,6 +36,7 @@ const COMPARISONS: &[Comparison] = &[
 
 /// What sizes count where nothing is compared: each side is a variant then.
 const UNITS: &[(&str, &str)] = &[
+    ("connect(2) by criterion", "Services"),
     ("a packet from outside (tcx ingress)", "Services"),
     ("durable commits of 1 KiB", "writers"),
     ("placing a pod", "nodes"),
@@ -249,7 +250,7 @@ mod tests {
     fn times_are_compared_where_no_rate_was_measured() {
         let records = [
             record("connect(2) of a UDP socket", "direct", 1, None, 400.0),
-            record("connect(2) of a UDP socket", "Service", 1, None, 800.0),
+            record("connect(2) of a UDP socket", "eBPF", 1, None, 800.0),
         ];
         assert_eq!(rows(&records)[0][2..6], ["800 ns", "direct", "400 ns", "0.50"]);
     }
