@@ -1,8 +1,19 @@
 //! What clients get wrong is answered in upstream's words, and the server goes on.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request};
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
+use kube::config::{AuthInfo, Kubeconfig};
 use serde_json::{Value, json};
+use skep_api::GroupResource;
+use skep_apiserver::admission::Objects;
+use skep_apiserver::auth::token::Tokens;
+use skep_apiserver::pki::{Credentials, Pki};
 use skep_tests::ControlPlane;
 
 /// Sends a body and gives code and answer.
@@ -137,14 +148,61 @@ async fn lists_are_paged_by_one_snapshot() {
     assert_eq!(get(format!("{MAPS}?fieldSelector=data.x%3Dy")).await.0, 400);
 }
 
+async fn get_object(client: &Client, path: &str) -> (u16, Value) {
+    send(client, Method::GET, path, "application/json", "").await
+}
+
+/// A cluster without objects: nothing that a token could be bound to.
+struct Nothing;
+
+impl Objects for Nothing {
+    fn get(&self, _: &GroupResource, _: &str, _: &str) -> Option<Arc<Value>> {
+        None
+    }
+
+    fn list(&self, _: &GroupResource, _: Option<&str>) -> Vec<Arc<Value>> {
+        Vec::new()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_certificates_that_are_over_or_of_another_authority_are_nobodys() {
+    let cluster = ControlPlane::start().await.expect("a control plane");
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let long_ago = Timestamp::now() - SignedDuration::from_hours(24 * 3650);
+    let answer = async |credentials: Credentials| {
+        let mut config = Kubeconfig::read_from(cluster.kubeconfig()).expect("a kubeconfig");
+        let user = AuthInfo {
+            client_certificate_data: Some(STANDARD.encode(&credentials.certificate)),
+            client_key_data: Some(STANDARD.encode(&credentials.key).into()),
+            ..AuthInfo::default()
+        };
+        config.auth_infos[0].auth_info = Some(user);
+        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.expect("a config");
+        get_object(&Client::try_from(config).expect("a client"), MAPS).await
+    };
+    let at = |directory: &Path, now| {
+        let pki = Pki::open_or_create(directory, &[], now).expect("the keys");
+        pki.client("kubernetes-admin", Some("system:masters")).expect("a certificate")
+    };
+    let own = cluster.data().join("pki");
+    assert_eq!(answer(at(&own, Timestamp::now())).await.0, 200);
+    for credentials in [at(&own, long_ago), at(elsewhere.path(), Timestamp::now())] {
+        let (code, status) = answer(credentials).await;
+        assert_eq!((code, &status["message"]), (401, &json!("Unauthorized")));
+    }
+    let client = cluster.client().await.expect("a client");
+    assert_eq!(get_object(&client, MAPS).await.0, 200, "the server goes on");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_that_are_no_good_are_refused() {
     let cluster = ControlPlane::start().await.expect("a control plane");
     let client = cluster.client().await.expect("a client");
-    let config = kube::config::Kubeconfig::read_from(cluster.kubeconfig()).expect("a kubeconfig");
+    let config = Kubeconfig::read_from(cluster.kubeconfig()).expect("a kubeconfig");
     let as_bearer = async |token: &str| {
         let mut config = config.clone();
-        let user = kube::config::AuthInfo { token: Some(token.to_owned().into()), ..Default::default() };
+        let user = AuthInfo { token: Some(token.to_owned().into()), ..Default::default() };
         config.auth_infos[0].auth_info = Some(user);
         let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.expect("a config");
         let client = Client::try_from(config).expect("a client");
@@ -166,6 +224,17 @@ async fn credentials_that_are_no_good_are_refused() {
     let (_, rest) = token.split_once('.').expect("three parts");
     assert_eq!(as_bearer(&format!("eyJhbGciOiJub25lIn0.{rest}")).await.0, 401);
     assert_eq!(as_bearer("nonsense").await.0, 401);
+    // The cluster's own key signed it, but its time was over an hour ago.
+    let pki = Pki::open_or_create(&cluster.data().join("pki"), &[], Timestamp::now()).expect("the keys");
+    let tokens = Tokens::new(&pki.service_account_key().expect("the key")).expect("a signer");
+    let (_, account) = get_object(&client, "/api/v1/namespaces/default/serviceaccounts/bot").await;
+    let at = async |issued: Timestamp| {
+        let issued = tokens.request(&account, json!({"spec": {}}), &Nothing, issued).expect("a token");
+        as_bearer(issued["status"]["token"].as_str().expect("text")).await
+    };
+    assert_eq!(at(Timestamp::now()).await.0, 403);
+    let (code, status) = at(Timestamp::now() - SignedDuration::from_hours(2)).await;
+    assert_eq!((code, &status["message"]), (401, &json!("Unauthorized")));
     let path = "/api/v1/namespaces/default/serviceaccounts/bot";
     assert_eq!(send(&client, Method::DELETE, path, "application/json", "").await.0, 200);
     assert_eq!(as_bearer(&token).await.0, 401);

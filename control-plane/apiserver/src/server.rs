@@ -25,7 +25,7 @@ use crate::http::body::{Body, BoxError};
 use crate::http::{Bound, Connection, Handler, Health, serve};
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
-use crate::pki::Pki;
+use crate::pki::{Pki, ServerTls};
 use crate::proxy::Kubelets;
 use crate::registry::{Registry, Table};
 use crate::rest::{Engine, Ranges};
@@ -68,7 +68,7 @@ pub struct ApiServer {
     /// Where it listens.
     pub address: SocketAddr,
     handler: Arc<Handler>,
-    tls: Arc<rustls::ServerConfig>,
+    tls: ServerTls,
     tasks: TaskTracker,
     shutdown: CancellationToken,
     ready: watch::Receiver<bool>,
@@ -116,7 +116,7 @@ impl ApiServer {
             metrics: Arc::new(Metrics::default()),
             public_address: SocketAddr::new(advertise, address.port()).to_string(),
         });
-        let tls = pki.server_config()?;
+        let tls = pki.server_tls()?;
         let tasks = TaskTracker::new();
         tasks.spawn(cache::run(cache, shutdown.clone()));
         let advertised = Advertised { address: advertise, port: address.port() };

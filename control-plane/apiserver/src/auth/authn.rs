@@ -29,13 +29,13 @@ impl Authenticator {
         Self { tokens }
     }
 
-    /// The user of a request. TLS has checked the certificates against the cluster's authority already; one that shows none and no token is anonymous.
+    /// The user of a request; one that shows neither a certificate nor a token is anonymous.
     ///
     /// # Errors
     /// 401 for credentials that are no good, 403 for an impersonation that is not allowed.
     pub fn authenticate(
         &self,
-        certificates: Option<&[CertificateDer<'static>]>,
+        certificates: &ClientCertificates,
         headers: &HeaderMap,
         now: Timestamp,
         objects: &dyn Objects,
@@ -47,15 +47,21 @@ impl Authenticator {
 
     fn user(
         &self,
-        certificates: Option<&[CertificateDer<'static>]>,
+        certificates: &ClientCertificates,
         headers: &HeaderMap,
         now: Timestamp,
         objects: &dyn Objects,
     ) -> Result<User, Status> {
-        if let Some(certificate) = certificates.and_then(<[_]>::first) {
-            return of_certificate(certificate, now).ok_or_else(Status::unauthorized);
-        }
-        let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(User::anonymous()) };
+        let nobody = match certificates {
+            ClientCertificates::Trusted(chain) => {
+                let user = chain.first().and_then(|certificate| of_certificate(certificate, now));
+                return user.ok_or_else(Status::unauthorized);
+            }
+            // A token may still say who it is, as upstream has it; but it is not nobody.
+            ClientCertificates::Untrusted => Err(Status::unauthorized()),
+            ClientCertificates::None => Ok(User::anonymous()),
+        };
+        let Some(value) = headers.get(header::AUTHORIZATION) else { return nobody };
         let token = value.to_str().ok().and_then(|value| {
             let (scheme, token) = value.trim().split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -67,9 +73,21 @@ impl Authenticator {
                 .map(|found| found.user)
                 .map_err(|_| Status::unauthorized()),
             // A scheme that nothing here reads (Basic) is as good as none, as upstream has it.
-            _ => Ok(User::anonymous()),
+            _ => nobody,
         }
     }
+}
+
+/// What a connection showed of who is at its other end.
+#[derive(Debug, Default)]
+pub enum ClientCertificates {
+    /// None.
+    #[default]
+    None,
+    /// A chain that the cluster's authority signed, the client's own certificate first.
+    Trusted(Vec<CertificateDer<'static>>),
+    /// One that it did not sign, not for clients, or whose time is over.
+    Untrusted,
 }
 
 /// Common name and organisations of a certificate that is valid now and meant for clients.

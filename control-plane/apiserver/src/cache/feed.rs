@@ -19,6 +19,7 @@ const PAGE: usize = 10_000;
 /// Fills the cache and keeps it until cancelled. A watch that breaks is begun again where it was; one whose history is gone by a new listing,
 /// which ends the watchers (they list again) and loses nothing.
 pub async fn run(cache: Arc<Cache>, shutdown: CancellationToken) {
+    let _closed = cache.closed.clone().drop_guard();
     let mut from: Option<Revision> = None;
     loop {
         let round = async {

@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 use skep_api::{GroupResource, NamespacedName, Status};
 use skep_store::{Revision, Store};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use feed::run;
 pub use resource::{Resource, Snapshot};
@@ -37,6 +38,8 @@ pub struct Cache {
     observers: RwLock<Vec<(GroupResource, Observer)>>,
     revision: watch::Sender<Revision>,
     loaded: watch::Sender<bool>,
+    /// Nothing feeds it any more: watchers end, so that a server that stops need not wait for them.
+    closed: CancellationToken,
 }
 
 impl Cache {
@@ -49,7 +52,13 @@ impl Cache {
             observers: RwLock::default(),
             revision: watch::Sender::new(Revision(0)),
             loaded: watch::Sender::new(false),
+            closed: CancellationToken::new(),
         })
+    }
+
+    /// Returns when nothing feeds the cache any more.
+    pub async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 
     /// Declares a resource; its objects are ignored until then.

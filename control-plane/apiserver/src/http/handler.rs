@@ -9,7 +9,6 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
-use rustls::pki_types::CertificateDer;
 use skep_api::decode::Media;
 use skep_api::gvk::Name;
 use skep_api::kinds::{Kind, Scope, Subresource, Verb};
@@ -20,7 +19,7 @@ use super::health::{Health, text};
 use super::negotiate::{self, Accepted};
 use super::respond;
 use super::route::{ResourcePath, Route, other_verb};
-use crate::auth::authn::Authenticator;
+use crate::auth::authn::{Authenticator, ClientCertificates};
 use crate::auth::authz::Decision;
 use crate::auth::{Attributes, Target, User, reviews};
 use crate::discovery;
@@ -39,8 +38,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Connection {
     /// The other end.
     pub peer: Option<SocketAddr>,
-    /// The client certificates that it showed; TLS has checked that a trusted authority signed them.
-    pub certificates: Option<Vec<CertificateDer<'static>>>,
+    /// The client certificates that it showed.
+    pub certificates: ClientCertificates,
 }
 
 /// Answers requests, whatever transport they come by.
@@ -104,16 +103,13 @@ impl Handler {
         }
         let user = match parts.extensions.get::<TrustedUser>() {
             Some(TrustedUser(user)) => Arc::new(user.clone()),
-            None => {
-                let certificates = connection.certificates.as_deref();
-                self.authenticator.authenticate(
-                    certificates,
-                    &parts.headers,
-                    now,
-                    &*self.engine.cache,
-                    &*self.engine.authorizer,
-                )?
-            }
+            None => self.authenticator.authenticate(
+                &connection.certificates,
+                &parts.headers,
+                now,
+                &*self.engine.cache,
+                &*self.engine.authorizer,
+            )?,
         };
         match route {
             Route::Other => {

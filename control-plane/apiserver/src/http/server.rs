@@ -16,6 +16,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::handler::{Connection, Handler};
+use crate::auth::authn::ClientCertificates;
+use crate::pki::ServerTls;
 
 /// Connections at a time; a further one waits to be accepted.
 const CONNECTIONS: usize = 20_000;
@@ -44,10 +46,10 @@ impl Bound {
 }
 
 /// Serves until cancelled, then lets requests in flight end.
-pub async fn serve(bound: Bound, tls: Arc<rustls::ServerConfig>, handler: Arc<Handler>, shutdown: CancellationToken) {
+pub async fn serve(bound: Bound, tls: ServerTls, handler: Arc<Handler>, shutdown: CancellationToken) {
     let tasks = TaskTracker::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let acceptor = TlsAcceptor::from(tls);
+    let tls = Arc::new(tls);
     info!(address = %bound.address, "serving");
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { break };
@@ -57,9 +59,9 @@ pub async fn serve(bound: Bound, tls: Arc<rustls::ServerConfig>, handler: Arc<Ha
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (acceptor, handler, shutdown) = (acceptor.clone(), handler.clone(), shutdown.clone());
+                let (tls, handler, shutdown) = (tls.clone(), handler.clone(), shutdown.clone());
                 tasks.spawn(async move {
-                    connection(stream, peer, acceptor, handler, shutdown).await;
+                    connection(stream, peer, tls, handler, shutdown).await;
                     drop(place);
                 });
             }
@@ -79,21 +81,24 @@ pub async fn serve(bound: Bound, tls: Arc<rustls::ServerConfig>, handler: Arc<Ha
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
-    acceptor: TlsAcceptor,
+    tls: Arc<ServerTls>,
     handler: Arc<Handler>,
     shutdown: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
+    let acceptor = TlsAcceptor::from(tls.config.clone());
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return debug!(%peer, %error, "TLS handshake failed"),
         Err(_) => return debug!(%peer, "TLS handshake took too long"),
     };
-    let certificates = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .map(|chain| chain.iter().map(|certificate| certificate.clone().into_owned()).collect::<Vec<_>>());
+    let certificates = match stream.get_ref().1.peer_certificates() {
+        None | Some([]) => ClientCertificates::None,
+        Some(chain) if tls.trusts(chain) => {
+            ClientCertificates::Trusted(chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
+        }
+        Some(_) => ClientCertificates::Untrusted,
+    };
     let connection = Arc::new(Connection { peer: Some(peer), certificates });
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (handler, connection) = (handler.clone(), connection.clone());

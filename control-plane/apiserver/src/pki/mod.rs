@@ -21,6 +21,7 @@ use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 use crate::auth::token::SigningKey;
 
 pub use credentials::{Credentials, kubeconfig};
+pub use tls::ServerTls;
 
 /// How long the authority lives.
 const CA_DAYS: i64 = 3650;

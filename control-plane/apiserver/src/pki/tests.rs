@@ -13,7 +13,7 @@ fn what_is_made_is_found_again() {
     let second = Pki::open_or_create(folder.path(), &names, now()).unwrap();
     assert_eq!(first.ca_pem(), second.ca_pem());
     assert_eq!(serving, read(&folder.path().join("apiserver.crt")).unwrap());
-    second.server_config().unwrap();
+    second.server_tls().unwrap();
     second.kubelet_client().unwrap();
     assert_eq!(second.service_account_key().unwrap().point.len(), 65);
 }
@@ -71,7 +71,7 @@ fn a_key_without_its_certificate_is_healed_at_the_next_start() {
         write(&folder.path().join(name), &pki.client("other", None).unwrap().key, 0o600).unwrap();
     }
     let healed = Pki::open_or_create(folder.path(), &[], now()).unwrap();
-    healed.server_config().unwrap();
+    healed.server_tls().unwrap();
     healed.kubelet_client().unwrap();
 }
 

@@ -40,7 +40,7 @@ pub struct WatchBody {
 }
 
 impl WatchBody {
-    /// The next item; `None` when the time is over, or the watcher was too slow and has to list again. Cancel-safe.
+    /// The next item; `None` when the time is over, the server stops, or the watcher was too slow and has to list again. Cancel-safe.
     pub async fn next(&mut self) -> Option<WatchItem> {
         loop {
             if let Some(item) = self.ready.pop_front() {
@@ -51,6 +51,7 @@ impl WatchBody {
                 seen = self.watching.next() => {
                     return Some(WatchItem::Change(seen?));
                 }
+                () = self.cache.closed() => return None,
                 () = tokio::time::sleep_until(self.end) => return None,
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
                     // The revision first, then what waits: everything up to it is queued by now.
