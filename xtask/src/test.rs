@@ -51,8 +51,14 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "kubelet: a real containerd and runc",
-        packages: &[("containerd", "containerd"), ("runc", "runc"), ("busybox", "busybox-static")],
-        commands: || vec![cargo(&["test", "--package", "skep-kubelet", "--tests"])],
+        packages: &[
+            ("containerd", "containerd"),
+            ("runc", "runc"),
+            ("busybox", "busybox-static"),
+            ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+        ],
+        // What is ignored elsewhere needs the last of these packages.
+        commands: || vec![cargo(&["test", "--package", "skep-kubelet", "--tests", "--", "--include-ignored"])],
     },
     Layer {
         name: "network: eBPF programs in the real kernel",
@@ -122,10 +128,14 @@ enum Outcome {
 }
 
 fn cargo(args: &[&str]) -> Command {
-    let mut command = shell::command("cargo", args);
-    // `cargo xtask` takes no flags of cargo's build.
-    if args.first() != Some(&"xtask") {
-        command.args(["--locked", "--quiet"]);
+    // `cargo xtask` takes no flags of cargo's build; the others take them before what goes to the tests.
+    match args {
+        ["xtask", ..] => shell::command("cargo", args),
+        [verb, rest @ ..] => {
+            let mut command = shell::command("cargo", [verb, &"--locked", &"--quiet"]);
+            command.args(rest);
+            command
+        }
+        [] => shell::command("cargo", args),
     }
-    command
 }
