@@ -154,7 +154,8 @@ async fn pods_wait_for_a_node_with_room_and_say_why() {
         let wants = r#"{"spec":{"containers":[{"name":"bee","image":"example.com/bee:1","resources":{"requests":{"cpu":"3"}}}]}}"#;
         kubectl.run(&[&pod[..], &[wants]].concat()).ok();
         kubectl.run_with(&["create", "-f", "-"], r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n1"}}"#).ok();
-        kubectl.run(&["taint", "node", "n1", "node.kubernetes.io/not-ready:NoSchedule-"]).ok();
+        // A new node is not ready until the node lifecycle controller knows better.
+        until(kubectl, &["get", "node", "n1", "-o", "jsonpath={.spec.taints}"], "");
         let room = |cpu: &str| {
             let status = format!(r#"{{"status":{{"allocatable":{{"cpu":"{cpu}","memory":"4Gi","pods":"110"}}}}}}"#);
             kubectl.run(&["patch", "node", "n1", "--subresource=status", "--type=merge", "-p", &status]).ok();
