@@ -112,7 +112,8 @@ pub(super) fn patch(node: &Node, eviction: Eviction, now: Timestamp) -> Option<V
         return None;
     }
     if wanted != taints(node) {
-        patch["spec"] = json!({"taints": wanted});
+        // No taint is no field, as upstream's objects have it.
+        patch["spec"] = json!({"taints": if wanted.is_empty() { Value::Null } else { json!(wanted) }});
     }
     if !labels.is_empty() {
         patch["metadata"]["labels"] = json!(labels);
