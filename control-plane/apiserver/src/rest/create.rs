@@ -58,6 +58,8 @@ impl Engine {
         let kind = call.kind;
         metadata::match_namespace(call, &mut object)?;
         kind.strategy.default(&mut object);
+        // Admission reads the cache: what was written before this request (its namespace, its service account) must be there.
+        self.cache.wait_for_latest(&call.kind.storage_resource()).await?;
         let request = Self::admission_request(call, Operation::Create, None);
         self.admission.admit(&request, &mut object, &*self.cache)?;
         self.prepare_new(call, &mut object)?;
