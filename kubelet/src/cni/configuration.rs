@@ -117,6 +117,11 @@ impl Network {
         plugins.map(|plugin| (plugin["type"].as_str().unwrap_or_default(), plugin))
     }
 
+    /// Whether a plugin of the network declares a capability.
+    pub fn has_capability(&self, name: &str) -> bool {
+        self.plugins().any(|(_, plugin)| declares(plugin, name))
+    }
+
     /// What a plugin reads on its input: its part with the network's name and version, the result so far, and of
     /// `capabilities` what it declares to understand (specification, "Deriving `runtimeConfig`").
     pub fn request(&self, plugin: &Value, capabilities: &Map<String, Value>, previous: Option<&Value>) -> Value {
@@ -128,14 +133,20 @@ impl Network {
         if let Some(previous) = previous.filter(|previous| !previous.is_null()) {
             request.insert("prevResult".to_owned(), previous.clone());
         }
-        let declared = |name: &String| plugin["capabilities"][name].as_bool().unwrap_or(false);
-        let config: Map<String, Value> =
-            capabilities.iter().filter(|(name, _)| declared(name)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let config: Map<String, Value> = capabilities
+            .iter()
+            .filter(|(name, _)| declares(plugin, name))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
         if !config.is_empty() {
             request.insert("runtimeConfig".to_owned(), Value::Object(config));
         }
         Value::Object(request)
     }
+}
+
+fn declares(plugin: &Value, capability: &str) -> bool {
+    plugin["capabilities"][capability].as_bool().unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -21,9 +21,15 @@ use self::cache::{Cache, Entry};
 use self::configuration::{ConfigurationError, Network};
 use self::plugin::{Attachment, CallError};
 
+/// The capability that `hostPort` needs.
+const PORT_MAPPINGS: &str = "portMappings";
+
 /// Why an attachment could not be made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CniError {
+    /// The pod asks for ports of the node (`hostPort`), and nothing would lead them to it.
+    #[error("network {0:?} has no plugin with the capability portMappings, which hostPort needs")]
+    PortMappings(String),
     /// There is no usable configuration (upstream's words for it come first).
     #[error("cni plugin not initialized: {0}")]
     NotInitialized(#[from] ConfigurationError),
@@ -121,6 +127,9 @@ impl Cni {
             return Err(CniError::ContainerId(id.to_owned()));
         }
         let network = Network::first_of(&self.configurations)?;
+        if attach.capabilities.contains_key(PORT_MAPPINGS) && !network.has_capability(PORT_MAPPINGS) {
+            return Err(CniError::PortMappings(network.name().to_owned()));
+        }
         let mut entry = Entry {
             container_id: id.to_owned(),
             interface: attach.interface.to_owned(),

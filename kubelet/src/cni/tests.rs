@@ -144,6 +144,26 @@ async fn stale_attachments_are_collected_and_plugins_told_of_live_ones() {
 }
 
 #[tokio::test]
+async fn host_ports_that_no_plugin_maps_are_refused_before_anything_is_made() {
+    let mut list = two_plugins("1.0.0");
+    let attach = Attach {
+        container_id: "pod-1",
+        netns: Path::new("/run/net"),
+        interface: "eth0",
+        args: String::new(),
+        capabilities: [(PORT_MAPPINGS.to_owned(), json!([{"hostPort": 80, "containerPort": 80}]))]
+            .into_iter()
+            .collect(),
+    };
+    let node = Node::new(&list);
+    let error = node.cni.add(&attach).await.unwrap_err();
+    assert!(matches!(&error, CniError::PortMappings(network) if network == "net"), "{error}");
+    assert!(node.calls().is_empty());
+    list["plugins"][1]["capabilities"] = json!({"portMappings": true});
+    assert!(Node::new(&list).cni.add(&attach).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_container_id_that_is_a_path_is_refused() {
     let node = Node::new(&two_plugins("1.0.0"));
     let attach = Attach {
