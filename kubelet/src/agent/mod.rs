@@ -23,6 +23,7 @@ mod record;
 mod registry;
 mod report;
 mod resolved;
+mod retry;
 mod start;
 mod stop;
 mod streams;
@@ -56,7 +57,6 @@ use crate::objects::Objects;
 use crate::pod::lifecycle::Hooks;
 use crate::pod::resolve::NodeContext;
 use crate::pod::resolve::name_files::ResolverConfig;
-use crate::pod::resolve::security::bounding_set;
 use crate::probes::{Change, ExecError, ExecOutput, ExecRunner, Prober, Probes};
 use crate::runtime::containerd::{Containerd, RuntimeError};
 use crate::runtime::host::HostFacts;
@@ -197,14 +197,15 @@ async fn assemble(
         let folder = config.run_dir.join(folder);
         std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
     }
+    let host = HostFacts::detect();
     let node = Node {
-        context: context(config, &name, &machine),
+        context: context(config, &name, &machine, &host),
         addresses: config.node_ips.clone(),
         volumes: Volumes::new(&config.root_dir, objects.clone()),
         sandboxes: Sandboxes::new(&config.run_dir, cni.clone()),
         cgroups: Hierarchy::detect(Path::new("/sys/fs/cgroup"), &config.cgroup_root),
         hooks: Hooks::new(prober, recorder.clone()),
-        host: HostFacts::detect(),
+        host,
         root: config.root_dir.clone(),
         run: config.run_dir.clone(),
         logs: config.pod_logs_dir.clone(),
@@ -264,16 +265,15 @@ fn garbage_policy(config: &Config) -> GarbagePolicy {
 }
 
 /// What containers are told of the node.
-fn context(config: &Config, name: &str, machine: &Machine) -> NodeContext {
+fn context(config: &Config, name: &str, machine: &Machine, host: &HostFacts) -> NodeContext {
     let node_config = node_config(config, name);
     let resolver = std::fs::read_to_string(&config.resolv_conf).unwrap_or_default();
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     NodeContext {
         hostname: name.to_owned(),
         addresses: config.node_ips.clone(),
         allocatable: crate::node::amounts(&node_config, machine),
         memory_capacity: machine.memory_bytes,
-        capabilities: bounding_set(&status).unwrap_or_default(),
+        capabilities: host.capabilities.iter().map(|name| (*name).to_owned()).collect(),
         cluster_domain: config.cluster_domain.clone(),
         cluster_dns: config.cluster_dns.clone(),
         resolver: ResolverConfig::parse(&resolver),

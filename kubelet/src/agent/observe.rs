@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use super::record::{Exit, Record};
 use super::worker::Worker;
 use crate::logs::reader;
-use crate::pod::observation::{ContainerObservation, ContainerState, Ended, Reason};
+use crate::pod::observation::{ContainerObservation, ContainerState, Reason};
 use crate::pod::plan;
 use crate::pod::resolve::mounts::termination_log;
 use crate::probes::Before;
@@ -106,9 +106,19 @@ impl Worker {
             0 => "Completed",
             _ => "Error",
         };
-        let message = self.termination_message(name, code).await;
-        self.note_end(name, id, Exit { code, reason: reason.to_owned(), message, at }).await;
-        self.dead.insert(id.to_owned(), false);
+        let message = self.written_message(name).await;
+        let mut exit = Exit { code, reason: reason.to_owned(), message, at };
+        self.note_end(name, id, exit.clone()).await;
+        if exit.message.is_none() && code != 0 && self.container(name).is_some_and(falls_back) {
+            // Only a deleted task has its driver write what is left of the log.
+            let deleted = self.node.containerd.delete_task(id).await.is_ok();
+            exit.message = self.logged_message(name).await;
+            self.note_end(name, id, exit).await;
+            if deleted {
+                return;
+            }
+        }
+        self.dead.insert(id.to_owned(), Timestamp::MIN);
     }
 
     /// Its process is unknown to containerd: the machine, or containerd's state, was lost meanwhile.
@@ -138,27 +148,22 @@ impl Worker {
         }
     }
 
-    /// The termination message, by the container's policy.
-    async fn termination_message(&self, name: &str, exit_code: i32) -> Option<String> {
-        let container = self.container(name)?;
+    /// The termination message that the container wrote into its file.
+    async fn written_message(&self, name: &str) -> Option<String> {
         let attempt = self.seen.containers.get(name)?.attempt;
         let path = termination_log(&self.node.pod_dir(&self.uid), name, attempt);
-        if let Some(text) = read_start(&path, MESSAGE_BYTES).await
-            && !text.is_empty()
-        {
-            return Some(text);
-        }
-        if !falls_back(container) || exit_code == 0 {
-            return None;
-        }
-        let (namespace, pod) = self.names();
-        let folder = self.node.pod_logs(&namespace, &pod, &self.uid).join(name);
-        let text = reader::last(folder.join(format!("{attempt}.log")), FALLBACK_LINES, FALLBACK_BYTES).await.ok()?;
+        read_start(&path, MESSAGE_BYTES).await.filter(|text| !text.is_empty())
+    }
+
+    /// The end of the log, which stands in for a message.
+    async fn logged_message(&self, name: &str) -> Option<String> {
+        let attempt = self.seen.containers.get(name)?.attempt;
+        let text = reader::last(self.log_path(name, attempt), FALLBACK_LINES, FALLBACK_BYTES).await.ok()?;
         Some(String::from_utf8_lossy(&text).into_owned()).filter(|text| !text.is_empty())
     }
 
     /// Notes why a container could not be made or started.
-    pub(super) fn waits(&mut self, name: &str, reason: &str, message: String) {
+    pub(super) fn note_wait(&mut self, name: &str, reason: &str, message: String) {
         self.seen.waiting.insert(name.to_owned(), Reason { reason: reason.to_owned(), message });
     }
 }
@@ -192,16 +197,4 @@ async fn read_start(path: &std::path::Path, bytes: u64) -> Option<String> {
     let mut text = Vec::new();
     file.take(bytes).read_to_end(&mut text).await.ok()?;
     Some(String::from_utf8_lossy(&text).into_owned())
-}
-
-/// A run that never became one: it could not be started.
-pub(super) fn stillborn(id: &str, message: String, now: Timestamp) -> Ended {
-    Ended {
-        id: id.to_owned(),
-        exit_code: 128,
-        reason: "StartError".to_owned(),
-        message: Some(message),
-        started_at: Timestamp::UNIX_EPOCH,
-        finished_at: now,
-    }
 }

@@ -18,6 +18,8 @@ use crate::objects::Freshness;
 /// The first and the longest wait after a failed pull (upstream: `imageBackOff`).
 const BACK_OFF: (SignedDuration, SignedDuration) = (SignedDuration::from_secs(10), SignedDuration::from_secs(300));
 
+/// How long a container shows why its pull failed before it shows that it waits.
+const SHOWN: SignedDuration = SignedDuration::from_secs(2);
 /// How old a pull secret may be: many pods share one.
 const RECENT: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -38,7 +40,13 @@ pub(super) struct Pulls {
 enum State {
     Pulling,
     Ready(Box<Image>),
-    Failed { until: Timestamp, message: String, told: bool },
+    /// The error is shown until `shown_until`, then the back-off until its end.
+    Failed {
+        shown_until: Timestamp,
+        until: Timestamp,
+        message: String,
+        told: bool,
+    },
 }
 
 impl Worker {
@@ -48,10 +56,15 @@ impl Worker {
         match self.pulls.states.get_mut(&reference) {
             Some(State::Pulling) => return None,
             Some(State::Ready(image)) => return Some((**image).clone()),
-            Some(State::Failed { until, message, told }) if *until > now => {
+            Some(State::Failed { shown_until, .. }) if *shown_until > now => {
+                let shown_until = *shown_until;
+                self.wake_by(Some(shown_until));
+                return None;
+            }
+            Some(State::Failed { until, message, told, .. }) if *until > now => {
                 let (until, message, told) = (*until, message.clone(), std::mem::replace(told, true));
                 let note = format!("Back-off pulling image \"{reference}\"");
-                self.waits(&container.name, "ImagePullBackOff", format!("{note}: {message}"));
+                self.note_wait(&container.name, "ImagePullBackOff", format!("{note}: {message}"));
                 if !told {
                     let pod = self.pod.clone();
                     self.node.event(&pod, Some(&container.name), EventType::Normal, "BackOff", note);
@@ -106,10 +119,9 @@ impl Worker {
                 self.node.event(&pod, Some(&container), EventType::Warning, reason, note);
                 let note = format!("Error: {}", error.reason());
                 self.node.event(&pod, Some(&container), EventType::Warning, "Failed", note);
-                self.waits(&container, error.reason(), error.to_string());
-                self.pulls.states.insert(reference, State::Failed { until, message, told: false });
-                // The first word is the error, the next is the back-off; the plan asks again at its end.
-                self.wake_by(now.checked_add(SignedDuration::from_secs(2)).ok());
+                self.note_wait(&container, error.reason(), error.to_string());
+                let shown_until = now.checked_add(SHOWN).unwrap_or(Timestamp::MAX);
+                self.pulls.states.insert(reference, State::Failed { shown_until, until, message, told: false });
             }
         }
     }

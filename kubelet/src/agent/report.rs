@@ -3,7 +3,7 @@
 //! Invariant: a status is only ever written for the UID that it is about, only when it says something new, and one at a time;
 //! nothing waits for it but the pod's deletion.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
@@ -11,6 +11,9 @@ use tracing::{debug, warn};
 
 use super::worker::{Done, Worker};
 use crate::pod::status::{NodeFacts, status, status_patch};
+
+/// The wait before a status that could not be written is tried again.
+const AGAIN: SignedDuration = SignedDuration::from_secs(1);
 
 impl Worker {
     /// Has the pod's status written, if it says something else than the API has. True when there is nothing left to write:
@@ -31,7 +34,9 @@ impl Worker {
         if self.gone || ended_elsewhere || (known && !self.reporting) {
             return true;
         }
-        if !self.reporting {
+        if self.report_at.is_some_and(|at| at > now) {
+            self.wake_by(self.report_at);
+        } else if !self.reporting {
             self.reporting = true;
             let (client, uid, (namespace, name)) = (self.node.client.clone(), self.uid.clone(), self.names());
             self.tasks.spawn(async move {
@@ -45,6 +50,7 @@ impl Worker {
     /// Takes the end of a write of the status.
     pub(super) fn reported(&mut self, status: PodStatus, result: Result<(), kube::Error>) {
         self.reporting = false;
+        self.report_at = None;
         match result {
             Ok(()) => {
                 debug!(pod = %self.shown(), phase = ?status.phase, "status reported");
@@ -56,7 +62,7 @@ impl Worker {
             }
             Err(error) => {
                 warn!(pod = %self.shown(), %error, "the status can't be reported and will be again");
-                self.fail(Timestamp::now());
+                self.report_at = Timestamp::now().checked_add(AGAIN).ok();
             }
         }
     }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use skep_client::EventType;
 use tracing::{debug, warn};
 
-use super::observe::{running, stillborn};
+use super::observe::running;
 use super::record::{Exit, Record, container_id};
 use super::worker::{Done, Worker};
 use crate::images::Image;
@@ -62,7 +62,7 @@ impl Worker {
             Err(Failure { reason, message }) => {
                 warn!(pod = %self.shown(), container = name, reason, %message, "a container can't be made");
                 self.node.event(&pod, Some(name), EventType::Warning, "Failed", format!("Error: {message}"));
-                self.waits(name, reason, message);
+                self.note_wait(name, reason, message);
                 self.retries.insert(name.to_owned(), now.saturating_add(RETRY).unwrap_or(Timestamp::MAX));
                 self.wake_by(self.retries.get(name).copied());
                 return false;
@@ -74,7 +74,7 @@ impl Worker {
         self.used(container.image.as_deref().unwrap_or_default());
         self.signals.insert(name.to_owned(), image.config.stop_signal.clone().unwrap_or_default());
         let last = self.records.get(name).and_then(|runs| runs.last()).and_then(Record::ended);
-        let mut seen = ContainerObservation {
+        let seen = ContainerObservation {
             id: id.clone(),
             attempt,
             short_runs: record.short_runs,
@@ -97,7 +97,6 @@ impl Worker {
             Err(error) => {
                 let message = error.to_string();
                 self.node.event(&pod, Some(name), EventType::Warning, "Failed", format!("Error: {message}"));
-                seen.state = ContainerState::Ended(stillborn(&id, message.clone(), now));
                 self.seen.containers.insert(name.to_owned(), seen);
                 let exit = Exit { code: 128, reason: "StartError".to_owned(), message: Some(message), at: now };
                 self.note_end(name, &id, exit).await;
@@ -160,7 +159,7 @@ impl Worker {
         self.node.containerd.start(id, &launch.io).await.map_err(|error| error.to_string())
     }
 
-    fn log_path(&self, container: &str, attempt: u32) -> PathBuf {
+    pub(super) fn log_path(&self, container: &str, attempt: u32) -> PathBuf {
         let (namespace, name) = self.names();
         self.node.pod_logs(&namespace, &name, &self.uid).join(container).join(format!("{attempt}.log"))
     }

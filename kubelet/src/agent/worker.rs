@@ -27,11 +27,12 @@ use super::node::Node;
 use super::pulls::Pulls;
 use super::record::Record;
 use super::registry::{Desired, View};
+use super::retry::Retry;
 use super::stop::Stops;
 use crate::cgroups::QosClass;
 use crate::objects::Freshness;
 use crate::pod::observation::{ContainerObservation, ContainerState, PodObservation, Reason};
-use crate::pod::plan::{self, Outcome, Step};
+use crate::pod::plan::{self, Step};
 use crate::pod::resolve::name_files::pod_hostname;
 use crate::pod::resolve::resources::{pod_limits, qos_class};
 use crate::sandbox::Sandbox;
@@ -41,8 +42,8 @@ use crate::volumes::MountedVolume;
 const RESYNC: SignedDuration = SignedDuration::from_secs(60);
 /// How old an object may be that a running pod's volumes are refreshed from: pods that share it share the request.
 const RECENT: std::time::Duration = std::time::Duration::from_secs(30);
-/// The first and the longest wait after something about the whole pod failed: its volumes, its network.
-const RETRY: (SignedDuration, SignedDuration) = (SignedDuration::from_millis(500), SignedDuration::from_secs(60));
+/// The wait before the task of an ended container, which could not be deleted, is tried again.
+const REAP_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 /// Steps that lead to further steps at once are few; a worker that goes on for ever would starve its node.
 const MOST_ROUNDS: usize = 64;
 
@@ -78,10 +79,11 @@ pub(super) struct Worker {
     pub(super) tasks: JoinSet<Done>,
     pub(super) reported: Option<PodStatus>,
     pub(super) reporting: bool,
-    /// Ended containers whose tasks are still there; true while one is being deleted.
-    pub(super) dead: HashMap<String, bool>,
-    failures: u32,
-    retry_at: Option<Timestamp>,
+    /// When a status that could not be written is tried again.
+    pub(super) report_at: Option<Timestamp>,
+    /// Ended containers whose tasks are still there, and when they are to be deleted; never while that is under way.
+    pub(super) dead: HashMap<String, Timestamp>,
+    retry: Retry,
     /// When a container whose making failed is tried again.
     pub(super) retries: HashMap<String, Timestamp>,
     /// The ends of back-offs that an event told of.
@@ -126,9 +128,9 @@ impl Worker {
             tasks: JoinSet::new(),
             reported: None,
             reporting: false,
+            report_at: None,
             dead: HashMap::new(),
-            failures: 0,
-            retry_at: None,
+            retry: Retry::default(),
             retries: HashMap::new(),
             backed_off: HashMap::new(),
             signals: HashMap::new(),
@@ -173,19 +175,20 @@ impl Worker {
             let pod = self.wanted(now);
             let plan = plan::plan(&pod, &self.seen.runtime_state(), now);
             self.explain(&pod, &plan, now);
-            self.wake_at = plan.wake_at;
+            self.wake_by(plan.wake_at);
             self.stops.hurry(&plan::stop_grace(&pod));
             if plan.steps.is_empty() {
                 self.refresh_volumes(now).await;
                 self.report();
-                self.reap();
+                self.reap(now);
                 return false;
             }
             let mut changed = false;
             for step in plan.steps {
                 match step {
+                    step if self.waits(&step, now) => {}
                     // The last word on its containers goes before the object.
-                    Step::DeleteFromApi => return self.report() && self.finish().await,
+                    Step::DeleteFromApi => return self.report() && self.finish(now).await,
                     step => changed |= self.execute(&pod, step, now).await,
                 }
             }
@@ -235,7 +238,7 @@ impl Worker {
                 self.node.event(pod, Some(name), EventType::Warning, "BackOff", note);
             }
         }
-        if plan::is_past_deadline(pod, now) && self.seen.failed.is_none() {
+        if plan::exceeds_deadline(pod, &self.seen.runtime_state(), now) && self.seen.failed.is_none() {
             let message = "Pod was active on the node longer than the specified deadline".to_owned();
             self.node.event(pod, None, EventType::Normal, "DeadlineExceeded", message.clone());
             self.seen.failed = Some(Reason { reason: "DeadlineExceeded".to_owned(), message });
@@ -245,34 +248,31 @@ impl Worker {
     /// Executes one step; true when the pod is to be planned anew at once.
     async fn execute(&mut self, pod: &Pod, step: Step, now: Timestamp) -> bool {
         match step {
-            Step::CreateSandbox => {
-                if self.retry_at.is_some_and(|at| at > now) {
-                    self.wake_by(self.retry_at);
-                    return false;
+            Step::CreateSandbox => match self.create_sandbox().await {
+                Ok(()) => {
+                    self.retry.succeeded(&step);
+                    true
                 }
-                match self.create_sandbox().await {
-                    Ok(()) => {
-                        (self.failures, self.retry_at) = (0, None);
-                        true
-                    }
-                    Err((reason, message)) => {
-                        warn!(pod = %self.shown(), reason, %message, "the pod can't be prepared yet");
-                        self.node.event(pod, None, EventType::Warning, reason, message);
-                        self.fail(now);
-                        false
-                    }
+                Err((reason, message)) => {
+                    warn!(pod = %self.shown(), reason, %message, "the pod can't be prepared yet");
+                    self.node.event(pod, None, EventType::Warning, reason, message);
+                    self.failed(&step, now);
+                    false
                 }
-            }
-            Step::Start { container, attempt } => self.start(&container, attempt, now).await,
-            Step::Stop { container, grace } => {
-                self.stop_container(&container, grace);
+            },
+            Step::Start { ref container, attempt } => self.start(container, attempt, now).await,
+            Step::Stop { ref container, grace } => {
+                self.stop_container(container, grace);
                 false
             }
             Step::RemoveSandbox => match self.remove_sandbox().await {
-                Ok(()) => true,
+                Ok(()) => {
+                    self.retry.succeeded(&step);
+                    true
+                }
                 Err(error) => {
                     warn!(pod = %self.shown(), %error, "the pod's sandbox can't be removed yet");
-                    self.fail(now);
+                    self.failed(&step, now);
                     false
                 }
             },
@@ -345,11 +345,11 @@ impl Worker {
     async fn remove_sandbox(&mut self) -> Result<(), String> {
         self.node.probes.stop_pod(&self.uid);
         self.node.sandboxes.remove(&self.uid).await.map_err(|error| error.to_string())?;
-        self.seen.sandbox = false;
-        self.sandbox = None;
         self.node.volumes.tear_down(&self.uid).await.map_err(|error| error.to_string())?;
-        self.volumes = None;
-        self.remove_cgroup()
+        self.remove_cgroup()?;
+        // Last, so that what failed is asked for again.
+        (self.seen.sandbox, self.sandbox, self.volumes) = (false, None, None);
+        Ok(())
     }
 
     fn remove_cgroup(&self) -> Result<(), String> {
@@ -362,12 +362,11 @@ impl Worker {
     }
 
     /// Removes the rest, then the object. True when all is done.
-    async fn finish(&mut self) -> bool {
-        let now = Timestamp::now();
+    async fn finish(&mut self, now: Timestamp) -> bool {
         if !self.cleaned {
             if let Err(error) = self.clean_up().await {
                 warn!(pod = %self.shown(), %error, "the pod can't be cleaned up yet");
-                self.fail(now);
+                self.failed(&Step::DeleteFromApi, now);
                 return false;
             }
             self.cleaned = true;
@@ -376,7 +375,7 @@ impl Worker {
             && let Err(error) = self.delete_object().await
         {
             warn!(pod = %self.shown(), %error, "the pod's object can't be deleted yet");
-            self.fail(now);
+            self.failed(&Step::DeleteFromApi, now);
             return false;
         }
         true
@@ -412,55 +411,67 @@ impl Worker {
             Ok(Done::Pull(pulled)) => self.pulled(*pulled),
             Ok(Done::Stop(container, result)) => {
                 self.stops.ended(&container);
-                if let Err(error) = result {
-                    warn!(pod = %self.shown(), container, %error, "a container could not be stopped");
-                    self.fail(Timestamp::now());
+                let step = Step::Stop { container, grace: SignedDuration::ZERO };
+                match result {
+                    Ok(()) => self.retry.succeeded(&step),
+                    Err(error) => {
+                        warn!(pod = %self.shown(), ?step, %error, "a container could not be stopped");
+                        self.retry.failed(&step, Timestamp::now());
+                    }
                 }
             }
             Ok(Done::Report(status, result)) => self.reported(*status, result),
             Ok(Done::Reap(id, true)) => drop(self.dead.remove(&id)),
-            Ok(Done::Reap(id, false)) => drop(self.dead.insert(id, false)),
+            Ok(Done::Reap(id, false)) => {
+                let again_at = Timestamp::now().checked_add(REAP_AGAIN).unwrap_or(Timestamp::MAX);
+                self.dead.insert(id, again_at);
+            }
             Ok(Done::PostStart(container, _, Err(error))) => self.post_start_failed(&container, &error),
             Ok(Done::PostStart(container, id, Ok(()))) => self.post_started(&container, &id),
-            // Stopped by us; a panic is logged by the runtime, and the next round tries again.
+            // What the task was about would be waited for without end: the worker fails as its task did.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(error) => debug!(pod = %self.shown(), %error, "a task of the pod was given up"),
         }
     }
 
     /// Deletes the tasks of ended containers: their shim ends with the last task of the pod, which takes long, so that one
     /// whose pod goes on is kept until another container runs.
-    fn reap(&mut self) {
+    fn reap(&mut self, now: Timestamp) {
         let runs = |seen: &ContainerObservation| matches!(seen.state, ContainerState::Running { .. });
-        let over = plan::is_terminal(&self.pod) || self.pod.metadata.deletion_timestamp.is_some();
-        if !over && !self.seen.containers.values().any(runs) && !self.waits_long() {
+        let waits = self.seen.waiting.values().any(|why| why.reason == "CrashLoopBackOff");
+        let over = waits || plan::is_finished(&self.pod, &self.seen.runtime_state());
+        if !over && !self.seen.containers.values().any(runs) {
             return;
         }
-        for (id, busy) in &mut self.dead {
-            if !std::mem::replace(busy, true) {
-                let (containerd, id) = (self.node.containerd.clone(), id.clone());
-                self.tasks.spawn(async move {
-                    let deleted = containerd.delete_task(&id).await;
-                    Done::Reap(id, deleted.is_ok_and(|()| true))
-                });
+        let mut next = None;
+        for (id, due) in &mut self.dead {
+            if *due > now {
+                next = [next, Some(*due)].into_iter().flatten().min();
+                continue;
             }
+            *due = Timestamp::MAX;
+            let (containerd, id) = (self.node.containerd.clone(), id.clone());
+            self.tasks.spawn(async move {
+                let deleted = containerd.delete_task(&id).await;
+                Done::Reap(id, deleted.is_ok())
+            });
         }
+        self.wake_by(next);
     }
 
-    /// Whether nothing of the pod will run soon: it ended, or all that would run waits out a back-off.
-    fn waits_long(&self) -> bool {
-        let Some(spec) = &self.pod.spec else { return true };
-        let ended = matches!(plan::outcome(spec, &self.seen.runtime_state()), Outcome::Succeeded | Outcome::Failed);
-        ended || self.seen.waiting.values().any(|why| why.reason == "CrashLoopBackOff")
+    /// Whether a step of this kind failed and is not due yet.
+    fn waits(&mut self, step: &Step, now: Timestamp) -> bool {
+        let until = self.retry.waits_until(step, now);
+        self.wake_by(until);
+        until.is_some()
     }
 
-    /// Tries again later, later with every failure in a row.
-    pub(super) fn fail(&mut self, now: Timestamp) {
-        let wait = (RETRY.0 * (1 << self.failures.min(7))).min(RETRY.1);
-        self.failures = self.failures.saturating_add(1);
-        self.retry_at = now.checked_add(wait).ok();
-        self.wake_by(self.retry_at);
+    fn failed(&mut self, step: &Step, now: Timestamp) {
+        self.retry.failed(step, now);
+        self.waits(step, now);
     }
 
+    /// Wakes the worker at the latest at this time. Holds until the next round, which has to ask for it anew.
     pub(super) fn wake_by(&mut self, at: Option<Timestamp>) {
         self.wake_at = [self.wake_at, at].into_iter().flatten().min();
     }

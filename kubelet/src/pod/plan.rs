@@ -113,15 +113,13 @@ pub fn plan(pod: &Pod, state: &RuntimeState, now: Timestamp) -> Plan {
         }
         return plan;
     }
-    let deadline = deadline(pod, spec);
-    let finished = is_terminal(pod) || matches!(outcome(spec, state), Outcome::Succeeded | Outcome::Failed);
-    if finished || deadline.is_some_and(|deadline| deadline <= now) {
+    if is_finished(pod, state) || exceeds_deadline(pod, state, now) {
         if stop_all(spec, state, grace_seconds(spec), &mut plan) && state.sandbox {
             plan.steps.push(Step::RemoveSandbox);
         }
         return plan;
     }
-    wake(&mut plan, deadline);
+    wake(&mut plan, deadline(pod, spec));
     if !state.sandbox {
         plan.steps.push(Step::CreateSandbox);
         return plan;
@@ -136,9 +134,17 @@ pub fn is_terminal(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// Whether the pod was active for longer than `activeDeadlineSeconds`.
-pub fn is_past_deadline(pod: &Pod, now: Timestamp) -> bool {
-    pod.spec.as_ref().and_then(|spec| deadline(pod, spec)).is_some_and(|deadline| deadline <= now)
+/// Whether the pod is to be ended since it was active for longer than `activeDeadlineSeconds`; one that has ended by itself
+/// is not.
+pub fn exceeds_deadline(pod: &Pod, state: &RuntimeState, now: Timestamp) -> bool {
+    let deadline = pod.spec.as_ref().and_then(|spec| deadline(pod, spec));
+    deadline.is_some_and(|deadline| deadline <= now) && !is_finished(pod, state)
+}
+
+/// Whether nothing of the pod runs again: all of it ended, or the API says so.
+pub fn is_finished(pod: &Pod, state: &RuntimeState) -> bool {
+    let outcome = pod.spec.as_ref().map(|spec| outcome(spec, state));
+    is_terminal(pod) || matches!(outcome, Some(Outcome::Succeeded | Outcome::Failed))
 }
 
 /// The longest time that stopping the pod's containers may take from now on.

@@ -126,6 +126,16 @@ fn deletion_stops_containers_then_sidecars_in_reverse_then_the_sandbox() {
 }
 
 #[test]
+fn a_pod_that_ended_in_time_does_not_exceed_its_deadline_later() {
+    let mut pod = pod("Never", vec![], &["a"]);
+    pod.spec.as_mut().expect("spec").active_deadline_seconds = Some(10);
+    pod.status.get_or_insert_default().start_time = Some(Time(at(0)));
+    let runs = state(&[("a", running())]);
+    assert!(exceeds_deadline(&pod, &runs, at(10)) && !exceeds_deadline(&pod, &runs, at(9)));
+    assert!(!exceeds_deadline(&pod, &state(&[("a", exited(0, 0))]), at(100)));
+}
+
+#[test]
 fn a_pod_past_its_deadline_is_stopped() {
     let mut pod = pod("Always", vec![], &["a"]);
     pod.spec.as_mut().expect("spec").active_deadline_seconds = Some(10);

@@ -6,60 +6,8 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext};
 
 use super::{ConfigError, UserIds};
+use crate::runtime::host::CAPABILITIES;
 use crate::runtime::spec::DEFAULT_CAPABILITIES;
-
-/// Every capability that Linux has (`include/uapi/linux/capability.h`, by number).
-pub const ALL_CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
-
-/// The capabilities of a bounding set, read from the line `CapBnd` of `/proc/<pid>/status`; none if there is no such line.
-pub fn bounding_set(status: &str) -> Option<Vec<String>> {
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
-    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
-    let held = ALL_CAPABILITIES.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0);
-    Some(held.map(|(_, name)| (*name).to_owned()).collect())
-}
 
 /// Whom to look up in the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +83,7 @@ pub fn capabilities(container: &Container, all: &[String]) -> Vec<String> {
         let base = everything || (!nothing && DEFAULT_CAPABILITIES.contains(*name));
         is_privileged(container) || ((base || has(&add, name)) && !has(&drop, name))
     };
-    ALL_CAPABILITIES.iter().filter(on_node).filter(given).map(|name| (*name).to_owned()).collect()
+    CAPABILITIES.iter().filter(on_node).filter(given).map(|name| (*name).to_owned()).collect()
 }
 
 /// Which system calls a container may make.
@@ -273,7 +221,7 @@ mod tests {
         assert_eq!(of(json!({"capabilities": {"add": ["ALL"], "drop": ["SYS_ADMIN"]}})).len(), 40);
         assert!(!of(json!({"capabilities": {"drop": ["KILL"]}})).contains(&"CAP_KILL".to_owned()));
         assert_eq!(of(json!({"privileged": true})).len(), 41);
-        let few = bounding_set("Name: x\nCapBnd:\t0000000000000003\n").unwrap();
+        let few = ["CAP_CHOWN", "CAP_DAC_OVERRIDE"].map(str::to_owned);
         assert_eq!(
             capabilities(&pod(json!({}), json!({"privileged": true})).1, &few),
             ["CAP_CHOWN", "CAP_DAC_OVERRIDE"]
