@@ -6,8 +6,10 @@ mod deploy;
 mod image;
 mod lint;
 mod packages;
+mod rival;
 mod shell;
 mod test;
+mod upstream;
 
 use clap::{Parser, Subcommand};
 
@@ -29,6 +31,8 @@ enum Command {
     Deploy(deploy::Args),
     /// Writes container images of static binaries as OCI archives.
     Image(image::Args),
+    /// Builds upstream's own programs.
+    Rival(rival::Args),
     /// Runs every test, and says of each layer whether it ran.
     Test(test::Args),
     /// Checks format, lints, licences and documentation.
@@ -41,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Command::BuildEbpf(args) => build_ebpf::run(&args).map(drop),
         Command::Deploy(args) => deploy::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Rival(args) => rival::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Lint => lint::run(),
     }
