@@ -72,7 +72,7 @@ impl Node {
 /// What was seen of a container; an error when the pod has none of that name.
 fn container<'a>(view: &'a View, name: &str) -> Result<Option<&'a ContainerObservation>, StreamError> {
     let spec = view.pod.spec.as_ref();
-    if !spec.is_some_and(|spec| super::worker::all_containers(spec).any(|container| container.name == name)) {
+    if !spec.is_some_and(|spec| super::worker::has_container(spec, name)) {
         return Err(StreamError::NotFound(format!("container not found ({name:?})")));
     }
     Ok(view.seen.containers.get(name))

@@ -109,7 +109,7 @@ impl Worker {
         let message = self.written_message(name).await;
         let mut exit = Exit { code, reason: reason.to_owned(), message, at };
         self.note_end(name, id, exit.clone()).await;
-        if exit.message.is_none() && code != 0 && self.container(name).is_some_and(falls_back) {
+        if exit.message.is_none() && code != 0 && self.container(name).is_some_and(|container| falls_back(&container)) {
             // Only a deleted task has its driver write what is left of the log.
             let deleted = self.node.containerd.delete_task(id).await.is_ok();
             exit.message = self.logged_message(name).await;

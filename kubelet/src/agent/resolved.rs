@@ -2,7 +2,7 @@
 //!
 //! Invariant: everything is read here, before anything of the container exists; what is missing is upstream's `CreateContainerConfigError`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use containerd_client::types::Mount;
 use k8s_openapi::api::core::v1::Container;
@@ -10,12 +10,13 @@ use skep_client::EventType;
 
 use super::record::Record;
 use super::start::Failure;
-use super::worker::Worker;
+use super::worker::{Worker, ephemeral};
 use crate::images::Image;
 use crate::objects::Freshness;
 use crate::pod::references::References;
 use crate::pod::resolve::security::{self, Seccomp};
 use crate::pod::resolve::{Context, ImageInfo, UserIds};
+use crate::runtime::containerd::TaskStatus;
 use crate::runtime::spec::ContainerSpec;
 use crate::runtime::user::User;
 use crate::runtime::{rootfs, seccomp};
@@ -50,6 +51,8 @@ impl Worker {
         let (Some(sandbox), Some(volumes)) = (&self.sandbox, &self.volumes) else {
             return Err(Failure::create("the pod's sandbox is not there"));
         };
+        let mut namespaces = sandbox.namespaces.clone();
+        namespaces.target_pid = self.target_processes(&container.name).await?;
         let cgroup = self.cgroup().join(record.id());
         let pod_dir = self.node.pod_dir(&self.uid);
         let context = Context {
@@ -65,7 +68,7 @@ impl Worker {
             services: &services,
             volumes,
             pod_dir: &pod_dir,
-            namespaces: &sandbox.namespaces,
+            namespaces: &namespaces,
             shm: sandbox.shm.as_deref(),
             cgroup: &cgroup,
             seccomp: profile.as_ref(),
@@ -76,6 +79,22 @@ impl Worker {
             self.node.event(&self.pod, None, EventType::Warning, reason, note);
         }
         Ok(prepared.spec)
+    }
+
+    /// The namespace of processes that an ephemeral container joins: that of the container it targets.
+    async fn target_processes(&self, name: &str) -> Result<Option<PathBuf>, Failure> {
+        let of_pod = self.pod.spec.as_ref().and_then(|spec| ephemeral(spec, name));
+        let target = of_pod.and_then(|own| own.target_container_name.as_deref()).filter(|target| !target.is_empty());
+        let Some(target) = target else { return Ok(None) };
+        let missing = || Failure::create(format!("unable to find target container {target:?}"));
+        let id = &self.seen.containers.get(target).ok_or_else(missing)?.id;
+        let task = self.node.containerd.task(id).await.map_err(Failure::create)?.ok_or_else(missing)?;
+        match task.status {
+            TaskStatus::Created | TaskStatus::Running | TaskStatus::Paused => {
+                Ok(Some(Path::new("/proc").join(task.pid.to_string()).join("ns/pid")))
+            }
+            TaskStatus::Stopped(_) => Err(missing()),
+        }
     }
 
     /// Who the container runs as, by the image's own lists of users and groups.

@@ -3,6 +3,7 @@
 //! Invariant: a container's labels are in containerd before its process exists; what fails half-way is removed before the
 //! next try, which has the same id.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -47,7 +48,7 @@ impl Worker {
             self.wake_by(Some(at));
             return false;
         }
-        let Some(container) = self.container(name).cloned() else { return false };
+        let Some(container) = self.container(name).map(Cow::into_owned) else { return false };
         let Some(image) = self.image(&container, now) else { return false };
         let pod = self.pod.clone();
         if let Err((reason, message)) = self.mount_volumes().await {
@@ -217,7 +218,7 @@ impl Worker {
         self.node.probes.start(Target {
             pod_uid: self.uid.clone(),
             reference: container_reference(&self.pod, name),
-            container: container.clone(),
+            container: container.into_owned(),
             container_id: id.to_owned(),
             address: self.seen.addresses.first().copied(),
             started_at: *started_at,

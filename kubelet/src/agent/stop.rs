@@ -2,6 +2,7 @@
 //!
 //! Invariant: a stop that is under way is only ever hurried, never begun twice.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ impl Worker {
         }
         let (deadline, changes) = watch::channel(Instant::now() + grace);
         self.stops.deadlines.insert(name.to_owned(), deadline);
-        let container = self.container(name).cloned();
+        let container = self.container(name).map(Cow::into_owned);
         let of_image = self.signals.get(name).map_or("", String::as_str);
         let signal = container.as_ref().map_or(SIGTERM, |container| stop_signal(container, of_image));
         let (node, name, address) = (self.node.clone(), name.to_owned(), self.seen.addresses.first().copied());

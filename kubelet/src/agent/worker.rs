@@ -10,12 +10,13 @@
 //! Invariant: nothing that takes long is awaited between two looks at the pod, so that a deletion is seen at once: images are
 //! pulled, containers stopped and hooks run in tasks of the worker. Dropping a worker leaves containers as they are.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use skep_client::EventType;
 use tokio::sync::{Notify, watch};
@@ -34,6 +35,7 @@ use crate::objects::Freshness;
 use crate::pod::observation::{ContainerObservation, ContainerState, PodObservation, Reason};
 use crate::pod::plan::{self, Step};
 use crate::pod::resolve::name_files::pod_hostname;
+use crate::pod::resolve::of_ephemeral;
 use crate::pod::resolve::resources::{pod_limits, qos_class};
 use crate::sandbox::Sandbox;
 use crate::volumes::MountedVolume;
@@ -496,10 +498,11 @@ impl Worker {
         format!("{namespace}/{name}")
     }
 
-    /// A container of the pod, init containers among them.
-    pub(super) fn container(&self, name: &str) -> Option<&Container> {
+    /// A container of the pod, of whichever kind.
+    pub(super) fn container(&self, name: &str) -> Option<Cow<'_, Container>> {
         let spec = self.pod.spec.as_ref()?;
-        all_containers(spec).find(|container| container.name == name)
+        let lasting = all_containers(spec).find(|container| container.name == name);
+        lasting.map(Cow::Borrowed).or_else(|| of_ephemeral(ephemeral(spec, name)?).ok().map(Cow::Owned))
     }
 
     /// Shows what is seen to those who ask for logs and streams.
@@ -511,8 +514,18 @@ impl Worker {
 }
 
 /// Init containers, then containers.
-pub(super) fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
     spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+/// The ephemeral container of this name.
+pub(super) fn ephemeral<'a>(spec: &'a PodSpec, name: &str) -> Option<&'a EphemeralContainer> {
+    spec.ephemeral_containers.iter().flatten().find(|container| container.name == name)
+}
+
+/// Whether the pod has a container of this name, of whichever kind.
+pub(super) fn has_container(spec: &PodSpec, name: &str) -> bool {
+    all_containers(spec).any(|container| container.name == name) || ephemeral(spec, name).is_some()
 }
 
 /// `name_namespace`, as upstream's `GetPodFullName` writes it.

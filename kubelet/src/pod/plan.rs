@@ -124,6 +124,7 @@ pub fn plan(pod: &Pod, state: &RuntimeState, now: Timestamp) -> Plan {
         plan.steps.push(Step::CreateSandbox);
         return plan;
     }
+    run_ephemeral(spec, state, &mut plan);
     run_containers(spec, state, now, &mut plan);
     plan
 }
@@ -234,24 +235,33 @@ fn wake(plan: &mut Plan, at: Option<Timestamp>) {
 /// Stops what runs: first the containers, then sidecars in the reverse of their order. True when nothing runs.
 fn stop_all(spec: &PodSpec, state: &RuntimeState, grace_seconds: i64, plan: &mut Plan) -> bool {
     let grace = SignedDuration::from_secs(grace_seconds.max(0));
-    let running = |container: &&Container| {
-        matches!(state.containers.get(&container.name), Some(Observed { run: Run::Running { .. }, .. }))
-    };
+    let running =
+        |name: &&String| matches!(state.containers.get(*name), Some(Observed { run: Run::Running { .. }, .. }));
     let (sidecars, inits): (Vec<_>, Vec<_>) =
         spec.init_containers.iter().flatten().partition(|container| is_sidecar(container));
-    let mains: Vec<_> = spec.containers.iter().chain(inits).filter(running).collect();
-    let next: Vec<_> =
-        if mains.is_empty() { sidecars.into_iter().rev().filter(running).take(1).collect() } else { mains };
-    plan.steps.extend(next.iter().filter_map(|container| stop(container, state, grace)));
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| &container.name);
+    let mains = spec.containers.iter().chain(inits).map(|container| &container.name);
+    let mains: Vec<_> = mains.chain(ephemeral).filter(running).collect();
+    let next: Vec<_> = if mains.is_empty() {
+        sidecars.into_iter().rev().map(|container| &container.name).filter(running).take(1).collect()
+    } else {
+        mains
+    };
+    plan.steps.extend(next.iter().filter_map(|name| stop(name, state, grace)));
     next.is_empty()
 }
 
-fn stop(container: &Container, state: &RuntimeState, grace: SignedDuration) -> Option<Step> {
-    let stopping = matches!(
-        state.containers.get(&container.name),
-        Some(Observed { run: Run::Running { stopping: true, .. }, .. })
-    );
-    (!stopping).then(|| Step::Stop { container: container.name.clone(), grace })
+fn stop(name: &str, state: &RuntimeState, grace: SignedDuration) -> Option<Step> {
+    let stopping =
+        matches!(state.containers.get(name), Some(Observed { run: Run::Running { stopping: true, .. }, .. }));
+    (!stopping).then(|| Step::Stop { container: name.to_owned(), grace })
+}
+
+/// Ephemeral containers run once, beside whatever else runs, and never again.
+fn run_ephemeral(spec: &PodSpec, state: &RuntimeState, plan: &mut Plan) {
+    let unseen = spec.ephemeral_containers.iter().flatten().map(|container| &container.name);
+    let unseen = unseen.filter(|name| !state.containers.contains_key(*name));
+    plan.steps.extend(unseen.map(|name| Step::Start { container: name.clone(), attempt: 0 }));
 }
 
 fn run_containers(spec: &PodSpec, state: &RuntimeState, now: Timestamp, plan: &mut Plan) {
@@ -294,7 +304,7 @@ fn keep(
         None => plan.steps.push(start(0)),
         Some(Observed { run: Run::Running { unhealthy, .. }, .. }) => {
             if *unhealthy {
-                plan.steps.extend(stop(container, state, grace));
+                plan.steps.extend(stop(&container.name, state, grace));
             }
         }
         Some(Observed { attempt, short_runs, run: Run::Exited { exit_code, started_at, finished_at } }) => {

@@ -80,6 +80,8 @@ pub struct PodNamespaces {
     pub uts: Option<PathBuf>,
     /// Processes: false is a namespace of the container's own, true the node's (`hostPID`).
     pub host_pid: bool,
+    /// The processes' namespace of another container of the pod, which this one joins.
+    pub target_pid: Option<PathBuf>,
 }
 
 /// All that makes a container's specification.
@@ -188,8 +190,10 @@ impl ContainerSpec {
         let joined = [("network", &pod.network), ("ipc", &pod.ipc), ("uts", &pod.uts)].into_iter();
         let joined = joined.filter_map(|(kind, path)| Some(json!({"type": kind, "path": path.as_ref()?})));
         let mut all = vec![json!({"type": "mount"})];
-        if !pod.host_pid {
-            all.push(json!({"type": "pid"}));
+        match &pod.target_pid {
+            Some(path) => all.push(json!({"type": "pid", "path": path})),
+            None if pod.host_pid => {}
+            None => all.push(json!({"type": "pid"})),
         }
         // As containerd: on cgroup v2 a container sees its own cgroup as the root, unless it is to manage the node's.
         if host.cgroup_v2 && !self.privileged {

@@ -254,6 +254,7 @@ impl State {
             ipc: self.ipc.clone(),
             uts: self.uts.clone(),
             host_pid: self.host_pid,
+            target_pid: None,
         };
         Sandbox { namespaces, shm: self.shm.clone(), addresses: self.addresses.clone() }
     }

@@ -1,5 +1,6 @@
 //! Tables and properties of the plan, with a runtime that does each step at once.
 
+use k8s_openapi::api::core::v1::EphemeralContainer;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
@@ -53,6 +54,29 @@ fn start(container: &str, attempt: u32) -> Step {
 
 fn stop_within(container: &str, seconds: i64) -> Step {
     Step::Stop { container: container.into(), grace: SignedDuration::from_secs(seconds) }
+}
+
+fn with_debugger(mut pod: Pod) -> Pod {
+    let debugger = EphemeralContainer { name: "debugger".into(), ..EphemeralContainer::default() };
+    pod.spec.as_mut().expect("a spec").ephemeral_containers = Some(vec![debugger]);
+    pod
+}
+
+#[test]
+fn an_ephemeral_container_runs_once_beside_whatever_else_runs() {
+    let pod = with_debugger(pod("Always", vec![container("init")], &["a"]));
+    assert_eq!(plan(&pod, &state(&[("init", running())]), at(1)).steps, [start("debugger", 0)]);
+    let ran = state(&[("init", exited(0, 0)), ("a", running()), ("debugger", exited(1, 0))]);
+    assert_eq!(plan(&pod, &ran, at(1)), Plan::default());
+    assert_eq!(outcome(pod.spec.as_ref().expect("a spec"), &ran), Outcome::Running);
+}
+
+#[test]
+fn an_ephemeral_container_is_stopped_with_its_pod() {
+    let ended = with_debugger(pod("Never", vec![], &["a"]));
+    let left = state(&[("a", exited(0, 0)), ("debugger", running())]);
+    assert_eq!(plan(&ended, &left, at(1)).steps, [stop_within("debugger", 30)]);
+    assert_eq!(plan(&deleted(ended), &left, at(1)).steps, [stop_within("debugger", 5)]);
 }
 
 #[test]

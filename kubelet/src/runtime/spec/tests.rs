@@ -18,6 +18,7 @@ fn spec() -> ContainerSpec {
             ipc: Some("/run/ipc".into()),
             uts: Some("/run/uts".into()),
             host_pid: false,
+            target_pid: None,
         },
         shm: Some("/run/shm".into()),
         privileged: false,
@@ -123,4 +124,13 @@ fn a_seccomp_profile_is_handed_on() {
     let oci = ContainerSpec { seccomp: Some(profile.clone()), ..spec() }.to_oci();
     assert_eq!(oci["linux"]["seccomp"], profile);
     assert!(spec().to_oci()["linux"]["seccomp"].is_null());
+}
+
+#[test]
+fn a_container_that_targets_another_joins_its_processes() {
+    let namespaces = PodNamespaces { target_pid: Some("/proc/7/ns/pid".into()), ..spec().namespaces };
+    let oci = ContainerSpec { namespaces, ..spec() }.to_oci_on(&HostFacts::default());
+    let all = oci["linux"]["namespaces"].as_array().expect("namespaces");
+    let pid: Vec<_> = all.iter().filter(|own| own["type"] == "pid").collect();
+    assert_eq!(pid, [&json!({"type": "pid", "path": "/proc/7/ns/pid"})]);
 }
