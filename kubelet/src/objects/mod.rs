@@ -1,4 +1,4 @@
-//! What pods refer to in the API: ConfigMaps, Secrets, Services and service account tokens.
+//! What pods refer to in the API: ConfigMaps, Secrets, Services, trust bundles and service account tokens.
 //!
 //! Invariant: each cache is bounded, and a reader says how old an answer may be. A pod that starts reads what the API had
 //! after it was asked to start ([`Freshness::Now`]): whoever changes an object and then makes a pod sees the change in it.
@@ -7,6 +7,7 @@
 
 mod services;
 mod tokens;
+mod trust_bundles;
 
 pub use tokens::{Token, TokenRequest};
 
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ClusterTrustBundleProjection, ConfigMap, Secret};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use skep_client::kube::{self, Api, Client};
@@ -75,6 +76,7 @@ pub enum ObjectError {
 
 /// The objects that this node's pods refer to.
 pub struct Objects {
+    client: Client,
     config_maps: Cache<ConfigMap>,
     secrets: Cache<Secret>,
     services: Services,
@@ -88,7 +90,8 @@ impl Objects {
             config_maps: Cache::new(client.clone(), "configmap", REQUEST_TIMEOUT),
             secrets: Cache::new(client.clone(), "secret", REQUEST_TIMEOUT),
             tokens: Tokens::new(client.clone()),
-            services: Services::new(client),
+            services: Services::new(client.clone()),
+            client,
         }
     }
 
@@ -152,6 +155,14 @@ impl Objects {
     /// Until all Services were read once.
     pub fn services(&self, namespace: &str) -> Result<Vec<Arc<SlimService>>, ObjectError> {
         self.services.told_in(namespace).ok_or(ObjectError::ServicesUnread)
+    }
+
+    /// The trust anchors that a projection selects, as PEM; each once.
+    ///
+    /// # Errors
+    /// When there is none and the projection isn't optional, or the API server doesn't answer or refuses.
+    pub async fn trust_anchors(&self, source: &ClusterTrustBundleProjection) -> Result<Vec<u8>, ObjectError> {
+        trust_bundles::anchors(&self.client, source).await
     }
 
     /// A token of a pod's service account, which is the one given before until it is time for a new one.

@@ -38,6 +38,7 @@ use self::error::Cause;
 use self::source::Source;
 use crate::objects::{Freshness, Objects, TokenRequest};
 use crate::pod::references::References;
+use crate::pod::resolve::ConfigError;
 use crate::pod::resolve::resources::ResourceAmounts;
 
 /// How many volumes of a pod are set up at once.
@@ -222,7 +223,19 @@ impl Volumes {
             };
             tokens.push(self.objects.token(&request).await?.text);
         }
-        let known = payload::Known { pod, config_maps: &config_maps, secrets: &secrets, tokens: &tokens, allocatable };
+        let mut anchors = vec![];
+        for projection in source.trust_bundles() {
+            let read = self.objects.trust_anchors(projection).await;
+            anchors.push(read.map_err(|error| ConfigError::new(error.to_string())));
+        }
+        let known = payload::Known {
+            pod,
+            config_maps: &config_maps,
+            secrets: &secrets,
+            tokens: &tokens,
+            anchors: &anchors,
+            allocatable,
+        };
         payload::payload(source, &known).map_err(Cause::from)
     }
 }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, KeyToPath, Pod,
-    ProjectedVolumeSource, Secret, SecretVolumeSource, ServiceAccountTokenProjection,
+    ClusterTrustBundleProjection, ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource,
+    KeyToPath, Pod, ProjectedVolumeSource, Secret, SecretVolumeSource, ServiceAccountTokenProjection, VolumeProjection,
 };
 
 use super::atomic::{File, Payload};
@@ -34,11 +34,19 @@ pub enum Files<'a> {
 impl<'a> Files<'a> {
     /// The tokens in it, in order.
     pub fn tokens(self) -> impl Iterator<Item = &'a ServiceAccountTokenProjection> {
-        let projected = match self {
-            Self::Projected(source) => source.sources.as_deref(),
-            Self::ConfigMap(_) | Self::Secret(_) | Self::DownwardApi(_) => None,
-        };
-        projected.unwrap_or_default().iter().filter_map(|source| source.service_account_token.as_ref())
+        self.projections().iter().filter_map(|source| source.service_account_token.as_ref())
+    }
+
+    /// The trust bundles in it, in order.
+    pub fn trust_bundles(self) -> impl Iterator<Item = &'a ClusterTrustBundleProjection> {
+        self.projections().iter().filter_map(|source| source.cluster_trust_bundle.as_ref())
+    }
+
+    fn projections(self) -> &'a [VolumeProjection] {
+        match self {
+            Self::Projected(source) => source.sources.as_deref().unwrap_or_default(),
+            Self::ConfigMap(_) | Self::Secret(_) | Self::DownwardApi(_) => &[],
+        }
     }
 }
 
@@ -53,6 +61,8 @@ pub struct Known<'a> {
     pub secrets: &'a Secrets,
     /// For each of [`Files::tokens`], in order.
     pub tokens: &'a [String],
+    /// For each of [`Files::trust_bundles`], in order.
+    pub anchors: &'a [Result<Vec<u8>, ConfigError>],
     /// What an amount that has no limit is said to be.
     pub allocatable: &'a ResourceAmounts,
 }
@@ -98,7 +108,7 @@ impl Defaults {
 
 fn of_projected(known: &Known<'_>, source: &ProjectedVolumeSource) -> Result<Payload, ConfigError> {
     let defaults = Defaults { mode: source.default_mode, user: source.default_user };
-    let mut tokens = known.tokens.iter();
+    let (mut tokens, mut anchors) = (known.tokens.iter(), known.anchors.iter());
     let (mut all, mut errors) = (Payload::new(), vec![]);
     for source in source.sources.iter().flatten() {
         let files = if let Some(source) = &source.secret {
@@ -109,8 +119,12 @@ fn of_projected(known: &Known<'_>, source: &ProjectedVolumeSource) -> Result<Pay
             of_pod(known, source.items.as_deref().unwrap_or_default(), defaults)
         } else if let Some(source) = &source.service_account_token {
             of_token(known.pod, source, tokens.next(), defaults)
-        } else if source.cluster_trust_bundle.is_some() {
-            Err(ConfigError::new("projected clusterTrustBundle is not supported by this node"))
+        } else if let Some(source) = &source.cluster_trust_bundle {
+            match anchors.next() {
+                Some(Ok(text)) => restricted(known.pod, &source.path, text.clone(), source.user, defaults),
+                Some(Err(error)) => Err(error.clone()),
+                None => Err(ConfigError::new("the anchors of a trust bundle are missing")),
+            }
         } else if source.pod_certificate.is_some() {
             Err(ConfigError::new("projected podCertificate is not supported by this node"))
         } else {
@@ -211,7 +225,6 @@ fn of_pod(known: &Known<'_>, items: &[DownwardAPIVolumeFile], defaults: Defaults
     aggregate(files, errors)
 }
 
-/// A token that only some user or group of the pod is to read has no rights for others (upstream: KEP-1205).
 fn of_token(
     pod: &Pod,
     source: &ServiceAccountTokenProjection,
@@ -219,12 +232,22 @@ fn of_token(
     defaults: Defaults,
 ) -> Result<Payload, ConfigError> {
     let token = token.ok_or_else(|| ConfigError::new("a service account token is missing"))?;
-    let user = source.user.or(defaults.user).or_else(|| only_user(pod));
+    restricted(pod, &source.path, token.clone().into_bytes(), source.user, defaults)
+}
+
+/// A file that only some user or group of the pod is to read has no rights for others (upstream: KEP-1205).
+fn restricted(
+    pod: &Pod,
+    path: &str,
+    data: Vec<u8>,
+    user: Option<i64>,
+    defaults: Defaults,
+) -> Result<Payload, ConfigError> {
+    let user = user.or(defaults.user).or_else(|| only_user(pod));
     let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let grouped = context.and_then(|context| context.fs_group).is_some();
     let mode = (user.is_some() || grouped).then_some(0o600);
-    let file = defaults.file(token.clone().into_bytes(), mode, user)?;
-    Ok(Payload::from([(source.path.clone(), file)]))
+    Ok(Payload::from([(path.to_owned(), defaults.file(data, mode, user)?)]))
 }
 
 /// The user that every container of the pod runs as, if they say so (upstream: `FsUserFrom`).

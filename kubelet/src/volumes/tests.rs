@@ -171,7 +171,7 @@ async fn every_cause_of_a_projected_volume_is_told() {
     let failed = node.one(json!({"projected": {"sources": sources}})).await.unwrap_err();
     assert!(
         failed.ends_with(
-            "[configmap \"cm\" not found, secret \"s\" not found, projected clusterTrustBundle is not supported by this node]"
+            "[configmap \"cm\" not found, secret \"s\" not found, while getting ClusterTrustBundle: clustertrustbundle.certificates.k8s.io \"b\" not found]"
         ),
         "{failed}"
     );
