@@ -36,6 +36,21 @@ pub struct Limits {
     pub pids: Option<u64>,
 }
 
+impl Limits {
+    /// Limits that hold nothing back that either lets through.
+    #[must_use]
+    pub fn widest(self, other: Self) -> Self {
+        // No limit is the widest.
+        let most = |one: Option<u64>, other: Option<u64>| Some(one?.max(other?));
+        Self {
+            cpu_request_millis: self.cpu_request_millis.max(other.cpu_request_millis),
+            cpu_limit_millis: most(self.cpu_limit_millis, other.cpu_limit_millis),
+            memory_bytes: most(self.memory_bytes, other.memory_bytes),
+            pids: most(self.pids, other.pids),
+        }
+    }
+}
+
 /// Which layout the machine's cgroups have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -118,6 +133,16 @@ impl Hierarchy {
         let text = fs::read_to_string(file).unwrap_or_default();
         let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
         count.unwrap_or(0)
+    }
+
+    /// Bytes that a cgroup uses; none when that can't be read.
+    pub fn memory_usage(&self, path: &Path) -> Option<u64> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let file = match self.version {
+            Version::V1 => self.mount.join("memory").join(relative).join("memory.usage_in_bytes"),
+            Version::V2 => self.mount.join(relative).join("memory.current"),
+        };
+        fs::read_to_string(file).ok()?.trim().parse().ok()
     }
 
     /// Every cgroup tree: one in v2, one a controller and the unified one otherwise.

@@ -247,6 +247,8 @@ async fn bound_pod(cluster: &Cluster) -> (Pod, PodObservation, NodeFacts) {
         id: "c0".to_owned(),
         attempt: 0,
         short_runs: 0,
+        resources: Default::default(),
+        restart: false,
         image: "i".to_owned(),
         image_id: "i@sha256:1".to_owned(),
         state: running(false),

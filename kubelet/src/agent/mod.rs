@@ -22,6 +22,7 @@ mod pulls;
 mod record;
 mod registry;
 mod report;
+mod resize;
 mod resolved;
 mod retry;
 mod start;

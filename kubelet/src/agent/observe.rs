@@ -45,6 +45,8 @@ impl Worker {
                 short_runs: latest.short_runs,
                 image: latest.image.clone(),
                 image_id: latest.image_id.clone(),
+                resources: latest.resources.clone(),
+                restart: latest.restart,
                 state,
                 last: earlier.last().and_then(Record::ended),
             };

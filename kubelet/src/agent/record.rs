@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -22,11 +23,13 @@ const IMAGE: &str = "skep.dev/image";
 const IMAGE_ID: &str = "skep.dev/image-id";
 const STARTED_AT: &str = "skep.dev/started-at";
 const ENDED: &str = "skep.dev/ended";
+const RESOURCES: &str = "skep.dev/resources";
+const RESTART: &str = "skep.dev/restart";
 /// containerd takes labels of 4096 bytes, name included; JSON may double a message's length.
 const MESSAGE_LIMIT: usize = 1536;
 
 /// A container of a pod, as its labels tell it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Record {
     /// The node that runs it.
     pub(super) node: String,
@@ -48,6 +51,10 @@ pub(super) struct Record {
     pub(super) image_id: String,
     /// When it was started.
     pub(super) started_at: Timestamp,
+    /// What of its resources a resize may change, as its cgroup has them.
+    pub(super) resources: ResourceRequirements,
+    /// It was stopped so that a new run has what was granted.
+    pub(super) restart: bool,
     /// How it ended, once that was seen.
     pub(super) ended: Option<Exit>,
 }
@@ -89,6 +96,10 @@ impl Record {
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
+        labels.extend(resources_label(&self.resources));
+        if self.restart {
+            labels.extend(restart_label());
+        }
         if let Some(ended) = &self.ended {
             labels.extend(ended.labels());
         }
@@ -109,6 +120,8 @@ impl Record {
             image: text(IMAGE)?,
             image_id: text(IMAGE_ID)?,
             started_at: text(STARTED_AT)?.parse().ok()?,
+            resources: text(RESOURCES).and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
+            restart: labels.contains_key(RESTART),
             ended: text(ENDED).and_then(|json| serde_json::from_str(&json).ok()),
         })
     }
@@ -130,6 +143,17 @@ impl Record {
             finished_at: exit.at,
         })
     }
+}
+
+/// The label to set on a container whose cgroup was given these.
+pub(super) fn resources_label(resources: &ResourceRequirements) -> HashMap<String, String> {
+    // Lists of amounts by name have no form that JSON lacks.
+    HashMap::from([(RESOURCES.to_owned(), serde_json::to_string(resources).unwrap_or_default())])
+}
+
+/// The label to set on a container that is stopped so that it can be started with other resources.
+pub(super) fn restart_label() -> HashMap<String, String> {
+    HashMap::from([(RESTART.to_owned(), "true".to_owned())])
 }
 
 impl Exit {
@@ -163,6 +187,8 @@ mod tests {
             image: "busybox".into(),
             image_id: "sha256:1".into(),
             started_at: Timestamp::UNIX_EPOCH,
+            resources: serde_json::from_value(serde_json::json!({"limits": {"cpu": "1"}})).expect("resources"),
+            restart: true,
             ended: None,
         };
         assert_eq!(Record::parse(&record.labels()).as_ref(), Some(&record));

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a worker is the only writer of its own view; everything else reads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -10,6 +10,8 @@ use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 
 use crate::pod::observation::PodObservation;
+use crate::pod::resize::Decision;
+use crate::pod::resolve::resources::ResourceAmounts;
 
 /// What the API says of a pod.
 #[derive(Debug, Clone)]
@@ -50,6 +52,10 @@ struct Inner {
     views: HashMap<String, Arc<View>>,
     /// By containerd's id, the pod that a container belongs to.
     owners: HashMap<String, String>,
+    /// What each pod has been granted of the node.
+    granted: HashMap<String, ResourceAmounts>,
+    /// Pods that wait for others to need less.
+    deferred: HashSet<String>,
 }
 
 impl Registry {
@@ -64,6 +70,46 @@ impl Registry {
         inner.handles.remove(uid);
         inner.views.remove(uid);
         inner.owners.retain(|_, owner| owner != uid);
+        inner.deferred.remove(uid);
+        drop(inner);
+        self.grant(uid, ResourceAmounts::new());
+    }
+
+    /// Notes what a pod has of the node; what it gives back may be what others wait for.
+    pub(super) fn grant(&self, uid: &str, amounts: ResourceAmounts) {
+        let mut inner = self.inner.write();
+        let before = if amounts.is_empty() {
+            inner.granted.remove(uid)
+        } else {
+            inner.granted.insert(uid.to_owned(), amounts.clone())
+        };
+        if before.is_some_and(|before| before != amounts) {
+            let waiting = inner.deferred.iter().filter_map(|uid| inner.handles.get(uid));
+            waiting.for_each(|handle| handle.wake.notify_one());
+        }
+    }
+
+    /// Asks `decide` with what all other pods have been granted, no other grant coming in between, and notes its answer:
+    /// `amounts` are the pod's from now on, or it waits for others to need less.
+    pub(super) fn decide(
+        &self,
+        uid: &str,
+        amounts: &ResourceAmounts,
+        decide: impl FnOnce(&ResourceAmounts) -> Decision,
+    ) -> Decision {
+        let mut inner = self.inner.write();
+        let mut used = ResourceAmounts::new();
+        for (name, amount) in inner.granted.iter().filter(|(other, _)| *other != uid).flat_map(|(_, list)| list) {
+            *used.entry(name.clone()).or_default() += *amount;
+        }
+        let decision = decide(&used);
+        if decision == Decision::Granted {
+            inner.granted.insert(uid.to_owned(), amounts.clone());
+            inner.deferred.remove(uid);
+        } else {
+            inner.deferred.insert(uid.to_owned());
+        }
+        decision
     }
 
     /// Whether the pod has a worker.

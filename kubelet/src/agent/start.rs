@@ -18,6 +18,7 @@ use crate::images::Image;
 use crate::pod::lifecycle::HookTarget;
 use crate::pod::observation::{ContainerObservation, ContainerState};
 use crate::pod::plan;
+use crate::pod::resize::resizable;
 use crate::probes::{Before, Target, container_reference};
 use crate::runtime::containerd::NewContainer;
 use crate::sandbox::{PortMapping, SandboxSpec};
@@ -81,6 +82,8 @@ impl Worker {
             short_runs: record.short_runs,
             image: record.image.clone(),
             image_id: record.image_id.clone(),
+            resources: record.resources.clone(),
+            restart: false,
             state: running(now),
             last,
         };
@@ -127,6 +130,8 @@ impl Worker {
             image: image.reference.clone(),
             image_id: image.repo_digest.clone().unwrap_or_else(|| image.id.clone()),
             started_at: now,
+            resources: resizable(container.resources.as_ref()),
+            restart: false,
             ended: None,
         }
     }

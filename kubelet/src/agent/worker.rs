@@ -34,6 +34,7 @@ use crate::cgroups::QosClass;
 use crate::objects::Freshness;
 use crate::pod::observation::{ContainerObservation, ContainerState, PodObservation, Reason};
 use crate::pod::plan::{self, Step};
+use crate::pod::resize::Allocation;
 use crate::pod::resolve::name_files::pod_hostname;
 use crate::pod::resolve::of_ephemeral;
 use crate::pod::resolve::resources::{pod_limits, qos_class};
@@ -67,8 +68,11 @@ pub(super) enum Done {
 pub(super) struct Worker {
     pub(super) node: Arc<Node>,
     pub(super) uid: String,
+    /// The API's object, with what the pod has been granted in place of the resources that it asks for.
     pub(super) pod: Arc<Pod>,
     pub(super) gone: bool,
+    /// What the pod has been granted; none until it was looked at first.
+    pub(super) allocation: Option<Allocation>,
     desired: watch::Receiver<Desired>,
     wake: Arc<Notify>,
     pub(super) seen: PodObservation,
@@ -118,6 +122,7 @@ impl Worker {
             node,
             pod,
             gone,
+            allocation: None,
             desired,
             wake,
             seen: PodObservation::default(),
@@ -169,11 +174,13 @@ impl Worker {
     /// Looks, acts, looks again while that changes something, and reports. True when nothing is left of the pod.
     async fn round(&mut self) -> bool {
         let desired = self.desired.borrow_and_update().clone();
-        (self.pod, self.gone) = (desired.pod, desired.gone);
+        self.gone = desired.gone;
+        self.pod = self.allocate(desired.pod);
         self.wake_at = None;
         for _ in 0..MOST_ROUNDS {
             self.observe().await;
             let now = Timestamp::now();
+            self.actuate(now).await;
             let pod = self.wanted(now);
             let plan = plan::plan(&pod, &self.seen.runtime_state(), now);
             self.explain(&pod, &plan, now);

@@ -5,5 +5,6 @@ pub mod lifecycle;
 pub mod observation;
 pub mod plan;
 pub mod references;
+pub mod resize;
 pub mod resolve;
 pub mod status;

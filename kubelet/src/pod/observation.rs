@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use super::plan::{Observed, Run, RuntimeState};
 
@@ -56,7 +57,7 @@ pub enum ContainerState {
 }
 
 /// A container that ran at least once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ContainerObservation {
     /// containerd's id of the latest run.
     pub id: String,
@@ -68,6 +69,10 @@ pub struct ContainerObservation {
     pub image: String,
     /// The image's digest form, as `docker.io/library/busybox@sha256:…`, or its configuration's digest.
     pub image_id: String,
+    /// What of its resources a resize may change, as its cgroup has them.
+    pub resources: ResourceRequirements,
+    /// Only a new run has what was granted: see [`super::plan::Observed::restart`].
+    pub restart: bool,
     /// The latest run.
     pub state: ContainerState,
     /// The run before it.
@@ -75,7 +80,7 @@ pub struct ContainerObservation {
 }
 
 /// All that was seen of a pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PodObservation {
     /// The namespaces, the cgroup and the network are there.
     pub sandbox: bool,
@@ -87,6 +92,19 @@ pub struct PodObservation {
     pub waiting: BTreeMap<String, Reason>,
     /// Why the pod as a whole failed or was refused by this node (`OutOfcpu`, `DeadlineExceeded`, `Evicted`).
     pub failed: Option<Reason>,
+    /// How a wish for other resources fares.
+    pub resize: Resize,
+}
+
+/// How a pod's wish for other resources fares (KEP-1287).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resize {
+    /// Why it is not granted: `Deferred` or `Infeasible`.
+    pub pending: Option<Reason>,
+    /// It is granted, and the cgroups are not all there yet.
+    pub in_progress: bool,
+    /// What hinders it.
+    pub error: Option<String>,
 }
 
 impl PodObservation {
@@ -95,6 +113,7 @@ impl PodObservation {
         let observed = |container: &ContainerObservation| Observed {
             attempt: container.attempt,
             short_runs: container.short_runs,
+            restart: container.restart,
             run: match &container.state {
                 ContainerState::Running { started, unhealthy, stopping, .. } => {
                     Run::Running { started: *started, unhealthy: *unhealthy, stopping: *stopping }

@@ -86,6 +86,9 @@ pub struct Observed {
     pub attempt: u32,
     /// Runs in a row that failed to last: what the back-off grows with.
     pub short_runs: u32,
+    /// Only a new run of it has the resources that were granted: it is to be stopped if it runs, and was stopped for it if
+    /// it ended.
+    pub restart: bool,
     /// Its state.
     pub run: Run,
 }
@@ -180,13 +183,14 @@ pub fn outcome(spec: &PodSpec, state: &RuntimeState) -> Outcome {
             Some(_) | None => initialized = false,
         }
     }
+    let restarts = |name: &str| state.containers.get(name).is_some_and(|observed| observed.restart);
     let (mut missing, mut failed, mut live) = (false, false, false);
     for container in &spec.containers {
         match state.containers.get(&container.name).map(|observed| &observed.run) {
             None => missing = true,
             Some(Run::Running { .. }) => live = true,
             Some(Run::Exited { exit_code, .. }) => {
-                live |= should_restart(container, spec, *exit_code);
+                live |= should_restart(container, spec, *exit_code) || restarts(&container.name);
                 failed |= *exit_code != 0;
             }
         }
@@ -302,12 +306,15 @@ fn keep(
     let start = |attempt| Step::Start { container: container.name.clone(), attempt };
     match state.containers.get(&container.name) {
         None => plan.steps.push(start(0)),
-        Some(Observed { run: Run::Running { unhealthy, .. }, .. }) => {
-            if *unhealthy {
+        Some(Observed { restart, run: Run::Running { unhealthy, .. }, .. }) => {
+            if *unhealthy || *restart {
                 plan.steps.extend(stop(&container.name, state, grace));
             }
         }
-        Some(Observed { attempt, short_runs, run: Run::Exited { exit_code, started_at, finished_at } }) => {
+        Some(Observed { attempt, restart: true, run: Run::Exited { .. }, .. }) => {
+            plan.steps.push(start(attempt.saturating_add(1)));
+        }
+        Some(Observed { attempt, short_runs, run: Run::Exited { exit_code, started_at, finished_at }, .. }) => {
             if !restarts(*exit_code) {
                 return;
             }

@@ -35,12 +35,13 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn running() -> Observed {
-    Observed { attempt: 0, short_runs: 0, run: Run::Running { started: true, unhealthy: false, stopping: false } }
+    let run = Run::Running { started: true, unhealthy: false, stopping: false };
+    Observed { attempt: 0, short_runs: 0, restart: false, run }
 }
 
 fn exited(exit_code: i32, short_runs: u32) -> Observed {
     let run = Run::Exited { exit_code, started_at: at(0), finished_at: at(1) };
-    Observed { attempt: short_runs, short_runs, run }
+    Observed { attempt: short_runs, short_runs, restart: false, run }
 }
 
 fn state(containers: &[(&str, Observed)]) -> RuntimeState {
@@ -69,6 +70,16 @@ fn an_ephemeral_container_runs_once_beside_whatever_else_runs() {
     let ran = state(&[("init", exited(0, 0)), ("a", running()), ("debugger", exited(1, 0))]);
     assert_eq!(plan(&pod, &ran, at(1)), Plan::default());
     assert_eq!(outcome(pod.spec.as_ref().expect("a spec"), &ran), Outcome::Running);
+}
+
+#[test]
+fn a_container_that_needs_a_new_run_is_stopped_and_started_at_once_whatever_it_ended_with() {
+    let pod = pod("OnFailure", vec![], &["a"]);
+    let restart = |observed| Observed { restart: true, ..observed };
+    assert_eq!(plan(&pod, &state(&[("a", restart(running()))]), at(1)).steps, [stop_within("a", 30)]);
+    let ended = state(&[("a", restart(exited(0, 3)))]);
+    assert_eq!(plan(&pod, &ended, at(1)).steps, [start("a", 4)]);
+    assert_eq!(outcome(pod.spec.as_ref().expect("a spec"), &ended), Outcome::Running);
 }
 
 #[test]

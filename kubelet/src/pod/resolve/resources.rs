@@ -94,6 +94,18 @@ pub struct ContainerLimits {
 /// What a container's cgroup is limited to (upstream: `calculateLinuxResources`). A container without a limit of its own
 /// has the pod's (KEP-2837).
 pub fn container_limits(pod: &Pod, container: &Container) -> ContainerLimits {
+    let limits = container_cgroup(pod, container);
+    let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+    ContainerLimits {
+        cpu_shares: cgroups::cpu_shares(limits.cpu_request_millis),
+        // The kernel takes no quota under a millisecond.
+        cpu_quota: limits.cpu_limit_millis.map(|millis| signed(millis).saturating_mul(100).max(1000)),
+        memory_bytes: limits.memory_bytes.map(signed),
+    }
+}
+
+/// As [`container_limits`], in the terms of a cgroup that is there already.
+pub fn container_cgroup(pod: &Pod, container: &Container) -> Limits {
     let resources = container.resources.as_ref();
     let of_pod = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
     let limit = |name: &str| {
@@ -103,11 +115,11 @@ pub fn container_limits(pod: &Pod, container: &Container) -> ContainerLimits {
     let (cpu, memory) = (limit("cpu"), limit("memory"));
     let requested = resources.and_then(|resources| resources.requests.as_ref()).filter(|list| list.contains_key("cpu"));
     let weight = requested.map_or(cpu, |requests| amount(Some(requests), "cpu"));
-    ContainerLimits {
-        cpu_shares: cgroups::cpu_shares(unsigned(weight.milli_value())),
-        // The kernel takes no quota under a millisecond.
-        cpu_quota: (!cpu.is_zero()).then(|| cpu.milli_value().saturating_mul(100).max(1000)),
-        memory_bytes: (!memory.is_zero()).then(|| memory.value()),
+    Limits {
+        cpu_request_millis: unsigned(weight.milli_value()),
+        cpu_limit_millis: (!cpu.is_zero()).then(|| unsigned(cpu.milli_value())),
+        memory_bytes: (!memory.is_zero()).then(|| unsigned(memory.value())),
+        pids: None,
     }
 }
 

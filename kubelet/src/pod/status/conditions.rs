@@ -20,6 +20,10 @@ const OWN: [&str; 8] = [
     "AllContainersRestarting",
 ];
 
+/// Conditions that are there only while a resize is.
+pub(super) const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+const INFEASIBLE: &str = "Infeasible";
+
 /// The reason of the condition `DisruptionTarget` of a pod that the node put out.
 const PUT_OUT: &str = "TerminationByKubelet";
 
@@ -68,6 +72,7 @@ impl Conditions<'_> {
         all.push(self.condition("Ready", ready));
         all.push(self.condition("ContainersReady", containers_ready));
         all.push(self.condition("PodScheduled", State::TRUE));
+        all.extend(self.resize());
         all
     }
 
@@ -80,6 +85,22 @@ impl Conditions<'_> {
             let state = State { status: "True", reason: Some(PUT_OUT), message };
             all.push(self.condition("DisruptionTarget", state));
         }
+    }
+
+    /// A wish for other resources that is not granted, or not carried out yet (KEP-1287).
+    fn resize(&self) -> impl Iterator<Item = PodCondition> {
+        let resize = &self.seen.resize;
+        let pending = resize.pending.as_ref().map(|why| {
+            let reason = if why.reason == INFEASIBLE { INFEASIBLE } else { "Deferred" };
+            let state = State { status: "True", reason: Some(reason), message: Some(why.message.clone()) };
+            self.condition(RESIZE[0], state)
+        });
+        let progress = resize.in_progress.then(|| {
+            let state =
+                State { reason: resize.error.as_ref().map(|_| "Error"), message: resize.error.clone(), ..State::TRUE };
+            self.condition(RESIZE[1], state)
+        });
+        pending.into_iter().chain(progress)
     }
 
     fn condition(&self, kind: &str, state: State) -> PodCondition {

@@ -3,13 +3,14 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    EphemeralContainer, Pod, PodSpec, PodStatus, VolumeMount, VolumeMountStatus,
+    EphemeralContainer, Pod, PodSpec, PodStatus, ResourceRequirements, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::restart::should_restart;
 use super::{container_id, seconds};
 use crate::pod::observation::{ContainerObservation, ContainerState as Seen, Ended, PodObservation};
+use crate::pod::resize;
 
 /// Why a container ended whose end nobody saw.
 const UNKNOWN_REASON: &str = "ContainerStatusUnknown";
@@ -134,7 +135,7 @@ impl Builder<'_> {
             last_state: last.or_else(remembered).or_else(|| Some(ContainerState::default())),
             ready,
             started: Some(started),
-            resources: Some(container.resources.clone().unwrap_or_default()),
+            resources: Some(actual(container, seen)),
             allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
             user: same.and_then(|same| same.user.clone()),
             stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
@@ -206,6 +207,15 @@ impl Builder<'_> {
         status.state = Some(waiting(&reason.reason, Some(reason.message.clone())));
         status.ready = false;
     }
+}
+
+/// What the container has, which is not yet what it was granted while a resize is under way.
+fn actual(container: &Container, seen: &ContainerObservation) -> ResourceRequirements {
+    let mut resources = container.resources.clone().unwrap_or_default();
+    if matches!(seen.state, Seen::Running { .. }) {
+        resize::replace(&mut resources, &seen.resources);
+    }
+    resources
 }
 
 fn has_ended(state: Option<&ContainerState>) -> bool {

@@ -7,7 +7,7 @@
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
-use super::conditions::is_own;
+use super::conditions::{RESIZE, is_own};
 
 /// Fields of a status that are the kubelet's alone; absent means none.
 const SCALARS: [&str; 9] =
@@ -60,7 +60,14 @@ fn conditions(all: Option<&Value>) -> Value {
         }
         condition
     };
-    own.map(whole).collect()
+    let mut patch: Vec<Value> = own.map(whole).collect();
+    for kind in RESIZE {
+        // A merge keeps what is not named: a resize that is over has to be taken out.
+        if !patch.iter().any(|condition| condition["type"] == kind) {
+            patch.push(json!({"$patch": "delete", "type": kind}));
+        }
+    }
+    Value::Array(patch)
 }
 
 /// Null takes away what the API may have.

@@ -2,7 +2,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, PodCondition};
 use serde_json::json;
 
 use super::*;
-use crate::pod::observation::{ContainerObservation, Ended, Reason};
+use crate::pod::observation::{ContainerObservation, Ended, Reason, Resize};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("time")
@@ -45,6 +45,8 @@ fn container(state: Seen) -> ContainerObservation {
         id: "c0".to_owned(),
         attempt: 0,
         short_runs: 0,
+        resources: Default::default(),
+        restart: false,
         image: "docker.io/library/busybox:latest".to_owned(),
         image_id: "docker.io/library/busybox@sha256:1".to_owned(),
         state,
@@ -485,4 +487,25 @@ mod agreement {
             prop_assert_eq!(of(&written(pod, status.clone()), &seen), status);
         }
     }
+}
+
+#[test]
+fn a_resize_shows_what_the_container_has_until_it_has_what_was_granted() {
+    let resources = |cpu: &str| serde_json::from_value(json!({"requests": {"cpu": cpu}})).expect("resources");
+    let mut pod = pod(json!({"containers": [{"name": "c"}]}));
+    pod.spec.as_mut().expect("a spec").containers[0].resources = Some(resources("2"));
+    let name = pod.spec.as_ref().expect("a spec").containers[0].name.clone();
+    let seen = ContainerObservation { resources: resources("1"), ..running() };
+    let resize = Resize { in_progress: true, error: Some("no".to_owned()), ..Resize::default() };
+    let seen = PodObservation { containers: [(name, seen)].into(), sandbox: true, resize, ..PodObservation::default() };
+    let status = status(&pod, &seen, &node(), at(10));
+    let own = &status.container_statuses.as_ref().expect("statuses")[0];
+    assert_eq!(own.resources, Some(resources("1")));
+    assert_eq!(own.allocated_resources, resources("2").requests);
+    let conditions = status.conditions.as_ref().expect("conditions");
+    let resize = conditions.iter().find(|own| own.type_ == "PodResizeInProgress").expect("the condition");
+    assert_eq!((resize.reason.as_deref(), resize.message.as_deref()), (Some("Error"), Some("no")));
+    let patch = status_patch("u", &status);
+    let deleted = json!({"$patch": "delete", "type": "PodResizePending"});
+    assert!(patch["status"]["conditions"].as_array().expect("conditions").contains(&deleted));
 }
