@@ -7,6 +7,7 @@
 //! stored one, which is then decoded as a body is; [`selector::LabelSelector`] and [`selector::FieldSelector`] read what a query selects;
 //! [`openapi::OpenApi::new`] describes a table of kinds, once. What all of these know of fields is [`schema::Schemas::builtin`].
 
+pub mod apply;
 pub mod decode;
 pub mod field;
 pub mod gvk;

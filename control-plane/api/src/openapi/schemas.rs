@@ -185,8 +185,10 @@ fn property(schemas: &Schemas, field: &Field, prefix: &str, wanted: &mut Vec<Str
             }
         }
     }
-    if field.atomic_map {
-        out["x-kubernetes-map-type"] = "atomic".into();
+    // A struct's own merging is said where it is defined.
+    let elsewhere = matches!(field.type_, Type::Struct(id) if schemas[id].atomic);
+    if field.atomic_map != elsewhere {
+        out["x-kubernetes-map-type"] = if field.atomic_map { "atomic" } else { "granular" }.into();
     }
     let strategies: Vec<&str> = [("merge", field.patch.merge), ("retainKeys", field.patch.retain_keys)]
         .into_iter()

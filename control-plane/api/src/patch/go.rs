@@ -19,7 +19,7 @@ pub(super) fn list(items: &[Value]) -> String {
 }
 
 /// `%v`
-pub(super) fn value(value: &Value) -> String {
+pub(crate) fn value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::Bool(value) => value.to_string(),
@@ -41,7 +41,7 @@ pub(super) fn text_verb(given: &Value) -> String {
 }
 
 /// `reflect.TypeOf` a value that Kubernetes' JSON decoder made.
-pub(super) fn type_of(value: &Value) -> &'static str {
+pub(crate) fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
         Value::Bool(_) => "bool",

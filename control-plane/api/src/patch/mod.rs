@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::status::{Cause, Details, Reason, Status};
 
 pub(crate) use go::kind_of as json_kind;
+pub(crate) use go::{type_of as go_type_of, value as go_value};
 pub use json::json;
 pub use strategic::strategic;
 

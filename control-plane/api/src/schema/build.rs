@@ -95,7 +95,9 @@ fn from_definitions(definitions: Map<String, Value>) -> Schemas {
     }
     let facts = facts();
     let numbers = numbers();
-    for name in names {
+    let is_atomic = |name: &str| facts.get(&(name, "-")).is_some_and(|fact| fact.map == Some(MapType::Atomic));
+    for name in &names {
+        let name = *name;
         let schema = &definitions[name];
         let required: Vec<&str> =
             schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -106,26 +108,34 @@ fn from_definitions(definitions: Map<String, Value>) -> Schemas {
             .map(|(field, schema)| {
                 let fact = facts.get(&(name.as_str(), field.as_str()));
                 let number = numbers.get(&(name.as_str(), field.as_str()));
+                let type_ = type_of(schema, &schemas.by_name);
+                let required = required.contains(&field.as_str());
+                let pointer = number.is_some_and(|number| number.pointer);
+                let atomic_map = match (fact.and_then(|fact| fact.map), &type_) {
+                    (Some(map), _) => map == MapType::Atomic,
+                    (None, Type::Struct(id)) => is_atomic(names[id.0 as usize]),
+                    (None, _) => false,
+                };
                 Field {
                     name: field.clone(),
-                    type_: type_of(schema, &schemas.by_name),
                     description: text(schema),
-                    required: required.contains(&field.as_str()),
+                    required,
                     list: fact.map(|fact| fact.list.clone()).unwrap_or_default(),
-                    atomic_map: fact.is_some_and(|fact| fact.atomic),
+                    atomic_map,
+                    default: match fact.and_then(|fact| fact.default) {
+                        Some(text) => Some(Value::from(text)),
+                        None if required && !pointer => zero(&type_),
+                        None => None,
+                    },
                     patch: fact.map(|fact| fact.patch.clone()).unwrap_or_default(),
                     protobuf: number.map(|number| number.path.clone()).unwrap_or_default(),
-                    pointer: number.is_some_and(|number| number.pointer),
+                    pointer,
+                    type_,
                 }
             })
             .collect();
         fields.sort_by(|a, b| a.name.cmp(&b.name));
-        schemas.structs.push(Struct {
-            name: name.clone(),
-            description: text(schema),
-            fields,
-            atomic: facts.get(&(name.as_str(), "-")).is_some_and(|fact| fact.atomic),
-        });
+        schemas.structs.push(Struct { name: name.clone(), description: text(schema), fields, atomic: is_atomic(name) });
     }
     schemas
 }
@@ -182,14 +192,31 @@ fn referred(reference: &str, structs: &HashMap<String, StructId>) -> Type {
     structs.get(name).map_or(Type::Raw, |id| Type::Struct(*id))
 }
 
+/// What OpenAPI declares as the default of a field that Go always writes.
+fn zero(type_: &Type) -> Option<Value> {
+    match type_ {
+        Type::String => Some(Value::from("")),
+        Type::Bool => Some(Value::from(false)),
+        Type::Int32 | Type::Int64 => Some(Value::from(0)),
+        _ => None,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MapType {
+    Atomic,
+    Granular,
+}
+
 #[derive(Default)]
 struct Fact {
     list: ListType,
     patch: PatchStrategy,
-    atomic: bool,
+    map: Option<MapType>,
+    default: Option<&'static str>,
 }
 
-/// `lists.txt`: `definition field list=… keys=a,b patch=… merge=… map=atomic`; the field `-` is the struct itself.
+/// `lists.txt`: `definition field list=… keys=a,b patch=… merge=… map=… default=…`; the field `-` is the struct itself.
 fn facts() -> HashMap<(&'static str, &'static str), Fact> {
     LISTS
         .lines()
@@ -208,7 +235,8 @@ fn facts() -> HashMap<(&'static str, &'static str), Fact> {
                         fact.patch.retain_keys = value.split(',').any(|strategy| strategy == "retainKeys");
                     }
                     "merge" => fact.patch.key = Some(value.to_owned()),
-                    "map" => fact.atomic = value == "atomic",
+                    "map" => fact.map = Some(if value == "atomic" { MapType::Atomic } else { MapType::Granular }),
+                    "default" => fact.default = Some(value),
                     _ => {}
                 }
             }

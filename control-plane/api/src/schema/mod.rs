@@ -81,8 +81,10 @@ pub struct Field {
     pub required: bool,
     /// For lists: how server-side apply merges it.
     pub list: ListType,
-    /// Whether a map or struct is replaced whole by server-side apply.
+    /// Whether a map or struct is replaced whole by server-side apply. For a struct this says it all: the field may differ from [`Struct::atomic`].
     pub atomic_map: bool,
+    /// What an item of a list is taken to have here when it leaves out this field and the field is a key of the list: the schema's default.
+    pub default: Option<serde_json::Value>,
     /// How strategic merge patch treats it.
     pub patch: PatchStrategy,
     /// Its field numbers in protobuf, from the struct down: more than one where Go embeds a struct that JSON does not show. Empty when unknown.
@@ -100,7 +102,7 @@ pub struct Struct {
     pub description: String,
     /// By name, in order.
     pub fields: Vec<Field>,
-    /// Whether server-side apply replaces it whole.
+    /// Whether server-side apply replaces it whole, where it is no field's: in lists and maps.
     pub atomic: bool,
 }
 
