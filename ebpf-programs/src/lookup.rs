@@ -6,9 +6,11 @@ use aya_ebpf::helpers::{
     bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval,
 };
 use aya_ebpf::programs::SockAddrContext;
-use skep_ebpf_common::{Affinity, AffinityKey, Backend, Endpoint, ReverseKey, Service, SlotKey, TCP, UDP, mapped};
+use skep_ebpf_common::{
+    Affinity, AffinityKey, Backend, Endpoint, FROM_NODE, ReverseKey, Service, SlotKey, TCP, UDP, mapped,
+};
 
-use crate::maps::{AFFINITIES, BACKENDS, REVERSES, SERVICES, SLOTS};
+use crate::maps::{AFFINITIES, BACKENDS, CONFIG, REVERSES, SERVICES, SLOTS};
 
 /// Let the call go on.
 pub const ALLOW: i32 = 1;
@@ -23,6 +25,9 @@ pub fn forward4(ctx: &SockAddrContext) -> i32 {
     let Some(destination) = addressed4(ctx) else { return ALLOW };
     // SAFETY: the entry is copied at once; a torn read is not possible for values that are replaced as a whole under RCU.
     let Some(service) = (unsafe { SERVICES.get(&destination) }).copied() else { return ALLOW };
+    if service.flags & FROM_NODE != 0 && !is_of_node(ctx) {
+        return ALLOW;
+    }
     // SAFETY: the context is the one the kernel gave this program.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let Some(backend) = choose_for_socket(ctx, &service, destination.protocol, cookie) else {
@@ -35,6 +40,14 @@ pub fn forward4(ctx: &SockAddrContext) -> i32 {
     let _ = REVERSES.insert(&reverse, &destination, 0);
     write4(ctx, &backend);
     ALLOW
+}
+
+/// Whether the socket is in the node's own network namespace.
+#[inline(always)]
+fn is_of_node(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the context is the one the kernel gave this program.
+    let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    CONFIG.get(0).is_some_and(|config| config.netns == netns)
 }
 
 /// Shows a socket the service's address in the place of the backend's.

@@ -18,6 +18,7 @@ use crate::compile::{Name, ServiceState, compile};
 use crate::dns::Publisher;
 use crate::kernel::{KernelError, Maps, Programs, monotonic_ns};
 use crate::nodes::Nodes;
+use crate::pods::HostPort;
 
 /// How long events gather before the kernel is updated: a rollout brings many.
 const GATHER: Duration = Duration::from_millis(20);
@@ -26,20 +27,31 @@ const COLLECT: Duration = Duration::from_secs(10);
 /// How long after a failed update it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Where the state comes from.
+pub struct Sources {
+    /// For Services and EndpointSlices.
+    pub client: Client,
+    /// The nodes, once they were read.
+    pub nodes: watch_value::Receiver<Option<Nodes>>,
+    /// Ports of this node that lead to its pods.
+    pub host_ports: watch_value::Receiver<Vec<HostPort>>,
+}
+
 /// Keeps the maps, and the `names` that are served, equal to what the API says, until `stop`. Nothing is written before both kinds were listed once: an agent
 /// that starts anew never empties maps that serve traffic. Programs that are `waiting` are attached when the maps were filled.
 ///
 /// # Errors
 /// When the maps can't be read at the start, or the programs not be attached.
 pub async fn run(
-    client: Client,
+    sources: Sources,
     mut state: ServiceState,
     mut maps: Maps,
     mut waiting: Option<Programs>,
     names: Option<Publisher>,
-    mut nodes: watch_value::Receiver<Option<Nodes>>,
     stop: CancellationToken,
 ) -> Result<(), KernelError> {
+    let Sources { client, mut nodes, mut host_ports } = sources;
+    state.host_ports = host_ports.borrow_and_update().clone();
     let services: Api<SlimService> = Api::all(client.clone());
     let slices: Api<SlimEndpointSlice> = Api::all(client);
     let mut services = pin!(watch(services, watcher::Config::default()).default_backoff());
@@ -61,6 +73,7 @@ pub async fn run(
                 state.nodes = nodes;
                 has_nodes = true;
             },
+            Ok(()) = host_ports.changed() => state.host_ports = host_ports.borrow_and_update().clone(),
             _ = collect.tick() => {
                 match maps.collect(monotonic_ns()) {
                     Ok(0) => {}

@@ -8,11 +8,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use skep_client::slim::{SlimEndpoint, SlimEndpointSlice, SlimService, SlimServicePort};
 use skep_ebpf_common::{
-    Address, Backend, DROP_WHEN_EMPTY, Endpoint, NODE, ON_THIS_NODE, PODS, Service, SlotKey, TCP, UDP, mapped,
+    Address, Backend, DROP_WHEN_EMPTY, Endpoint, FROM_NODE, NODE, ON_THIS_NODE, PODS, Service, SlotKey, TCP, UDP,
+    mapped,
 };
 
 use crate::nodes::Nodes;
-use crate::pods::Cidr;
+use crate::pods::{Cidr, HostPort};
 
 /// Namespace and name.
 pub type Name = (String, String);
@@ -30,6 +31,8 @@ pub struct ServiceState {
     pub slices: BTreeMap<Name, SlimEndpointSlice>,
     /// The networks of all pods: what leaves them is masqueraded. None: nothing is.
     pub cluster_networks: Vec<Cidr>,
+    /// Ports of this node that lead to its pods.
+    pub host_ports: Vec<HostPort>,
     /// Nodes by name; their addresses are inside of the cluster.
     pub nodes: Nodes,
 }
@@ -58,6 +61,7 @@ type Backends = BTreeMap<Endpoint, u32>;
 /// One address, port and protocol of a service.
 struct Frontend {
     affinity: u32,
+    flags: u32,
     internal: Backends,
     /// As it is reached from outside, and the flags then.
     external: Option<(Backends, u32)>,
@@ -78,6 +82,9 @@ pub fn compile(state: &ServiceState) -> Entries {
         for port in &service.spec.ports {
             add_port(state, service, port, slices, &mut frontends);
         }
+    }
+    for port in &state.host_ports {
+        add_host_port(state, port, &mut frontends);
     }
     Entries { inside: inside(state), ..numbered(&frontends) }
 }
@@ -123,7 +130,7 @@ fn add_port(
     // Connections from the node itself and its pods to an external address go to any endpoint, whatever the external policy
     // is: kube-proxy's "internal traffic to an external address" (`externalTrafficPolicy` judges what comes from outside).
     for address in v4(spec.cluster_ips.iter().chain(&spec.cluster_ip)) {
-        let frontend = || Frontend { affinity, internal: internal.clone(), external: None };
+        let frontend = || Frontend { affinity, flags: 0, internal: internal.clone(), external: None };
         frontends.entry(endpoint(address, number, protocol)).or_insert_with(frontend);
     }
     let external = if is_local(&spec.external_traffic_policy) {
@@ -133,7 +140,7 @@ fn add_port(
     } else {
         (all.clone(), 0)
     };
-    let frontend = || Frontend { affinity, internal: all.clone(), external: Some(external.clone()) };
+    let frontend = || Frontend { affinity, flags: 0, internal: all.clone(), external: Some(external.clone()) };
     for address in v4(spec.external_ips.iter().chain(&service.load_balancer_ips)) {
         frontends.entry(endpoint(address, number, protocol)).or_insert_with(frontend);
     }
@@ -141,6 +148,20 @@ fn add_port(
         for address in &state.node_addresses {
             frontends.entry(endpoint(*address, number, protocol)).or_insert_with(frontend);
         }
+    }
+}
+
+/// A port of the node, on the address it is asked for, else on all of them; what a Service has stays the Service's.
+fn add_host_port(state: &ServiceState, port: &HostPort, frontends: &mut BTreeMap<Endpoint, Frontend>) {
+    let backend: Backends = [(endpoint(port.pod, port.pod_port, port.protocol), ON_THIS_NODE)].into();
+    let addresses = match port.address {
+        Some(address) => vec![address],
+        None => state.node_addresses.iter().copied().chain([Ipv4Addr::LOCALHOST]).collect(),
+    };
+    for address in addresses {
+        let (flags, external) = if address.is_loopback() { (FROM_NODE, None) } else { (0, Some((backend.clone(), 0))) };
+        let frontend = || Frontend { affinity: 0, flags, internal: backend.clone(), external };
+        frontends.entry(endpoint(address, port.port, port.protocol)).or_insert_with(frontend);
     }
 }
 
@@ -202,8 +223,8 @@ fn numbered(frontends: &BTreeMap<Endpoint, Frontend>) -> Entries {
         }
         Service { id, backends: count, affinity_seconds, flags }
     };
-    for (endpoint, Frontend { affinity, internal, external }) in frontends {
-        let service = add(endpoint, *affinity, internal, 0);
+    for (endpoint, Frontend { affinity, flags: own, internal, external }) in frontends {
+        let service = add(endpoint, *affinity, internal, *own);
         entries.services.insert(*endpoint, service);
         if let Some((backends, flags)) = external {
             let same = backends == internal && *flags == 0;

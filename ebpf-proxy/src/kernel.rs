@@ -5,6 +5,7 @@
 
 mod attach;
 mod flows;
+mod netns_cookie;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -44,6 +45,12 @@ pub enum KernelError {
         name: &'static str,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The network namespace could not be told from others.
+    #[error("can't read the cookie of the network namespace: {source}")]
+    Namespace {
+        /// Why.
+        source: io::Error,
     },
     /// A map could not be read or written.
     #[error("can't use the map {name}: {source}")]
@@ -163,7 +170,21 @@ impl Maps {
     /// # Errors
     /// When the map can't be written.
     pub fn set_address(&mut self, address: Ipv4Addr) -> Result<(), KernelError> {
-        self.config.set(0, Config { address: address.octets() }, 0).map_err(of("CONFIG"))
+        self.configure(|config| config.address = address.octets())
+    }
+
+    /// Tells the programs which network namespace is the node's own, by the kernel's cookie (`SO_NETNS_COOKIE`).
+    ///
+    /// # Errors
+    /// When the map can't be written.
+    pub fn set_netns(&mut self, cookie: u64) -> Result<(), KernelError> {
+        self.configure(|config| config.netns = cookie)
+    }
+
+    fn configure(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), KernelError> {
+        let mut config = self.config.get(&0, 0).map_err(of("CONFIG"))?;
+        change(&mut config);
+        self.config.set(0, config, 0).map_err(of("CONFIG"))
     }
 
     /// Brings the maps from what they hold to what is wanted. The order keeps each step usable: backends and slots come before

@@ -159,8 +159,11 @@ async fn run(args: Run, bpf_dir: &Path) -> anyhow::Result<()> {
             Ok(())
         });
     }
+    // Without CNI calls no pod has a port of the node.
+    let mut host_ports = watch::channel(Vec::new()).1;
     if let Some(socket) = args.cni_socket {
         let pods = Arc::new(Pods::open(&args.pod_state_dir, NETNS.into(), args.uplink)?);
+        host_ports = pods.host_ports();
         let (server, token) = (Arc::clone(&pods), stop.clone());
         tasks.spawn(async move { cni::server::run(&socket, server, token).await.context("can't serve CNI calls") });
         let (watched, own, token) = (node_watch.clone(), args.node_name.clone(), stop.clone());
@@ -176,7 +179,8 @@ async fn run(args: Run, bpf_dir: &Path) -> anyhow::Result<()> {
         cluster_networks: args.cluster_cidr,
         ..ServiceState::default()
     };
-    let mut running = std::pin::pin!(agent::run(client, state, maps, waiting, names, node_watch, stop.clone()));
+    let sources = agent::Sources { client, nodes: node_watch, host_ports };
+    let mut running = std::pin::pin!(agent::run(sources, state, maps, waiting, names, stop.clone()));
     tokio::select! {
         result = &mut running => return Ok(result?),
         Some(ended) = tasks.join_next() => return ended?,

@@ -15,11 +15,12 @@ pub mod routes;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use tokio::sync::Mutex;
+use skep_ebpf_common::{TCP, UDP};
+use tokio::sync::{Mutex, watch};
 
 pub use self::ipam::Cidr;
 use self::ipam::{Ipam, IpamError};
-use crate::cni::wire::{Answer, Attached, Attachment, Failure, Request};
+use crate::cni::wire::{Answer, Attached, Attachment, Failure, PortMapping, Request};
 
 /// Where a pod's default route goes: link-local, so that it collides with nothing, and no link has to have it.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -28,6 +29,8 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const TRY_AGAIN_LATER: u32 = 11;
 /// CNI's "the plugin is not available".
 const NOT_AVAILABLE: u32 = 50;
+/// CNI's "invalid network config".
+const INVALID_CONFIG: u32 = 7;
 /// Our own: the kernel refused.
 const KERNEL: u32 = 100;
 /// Our own: no address.
@@ -60,6 +63,9 @@ pub enum PodError {
     /// A link is not there.
     #[error("there is no link {0}")]
     NoLink(String),
+    /// A port of the node can't be led to the container: only IPv4, TCP and UDP can.
+    #[error("the host port {0} can't be mapped: only TCP and UDP over IPv4 can")]
+    Unmappable(String),
     /// What the container has is not what it was given.
     #[error("{0}")]
     Differs(String),
@@ -88,6 +94,7 @@ impl From<PodError> for Failure {
             PodError::Ipam(_) => ADDRESS,
             PodError::Differs(_) | PodError::NoLink(_) => DIFFERS,
             PodError::Netlink { .. } | PodError::Io { .. } => KERNEL,
+            PodError::Unmappable(_) => INVALID_CONFIG,
         };
         Self { code, msg: error.to_string() }
     }
@@ -99,6 +106,22 @@ pub struct Pods {
     uplink: Option<String>,
     // One call at a time: addresses and links change together.
     ipam: Mutex<Ipam>,
+    host_ports: watch::Sender<Vec<HostPort>>,
+}
+
+/// A port of the node that leads to a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// The node's address; none is each of them.
+    pub address: Option<Ipv4Addr>,
+    /// The node's port.
+    pub port: u16,
+    /// IANA's number of the protocol.
+    pub protocol: u8,
+    /// The pod's address.
+    pub pod: Ipv4Addr,
+    /// The pod's port.
+    pub pod_port: u16,
 }
 
 impl Pods {
@@ -108,7 +131,14 @@ impl Pods {
     /// # Errors
     /// When what is in `state_dir` can't be read, or the folder can't be made.
     pub fn open(state_dir: &std::path::Path, netns: PathBuf, uplink: Option<String>) -> Result<Self, PodError> {
-        Ok(Self { netns, uplink, ipam: Mutex::new(Ipam::open(state_dir)?) })
+        let ipam = Ipam::open(state_dir)?;
+        let host_ports = watch::Sender::new(host_ports(&ipam));
+        Ok(Self { netns, uplink, ipam: Mutex::new(ipam), host_ports })
+    }
+
+    /// The ports of the node that lead to pods, now and whenever they change.
+    pub fn host_ports(&self) -> watch::Receiver<Vec<HostPort>> {
+        self.host_ports.subscribe()
     }
 
     /// Sets the network that new pods get addresses from; those that have one keep it.
@@ -122,7 +152,7 @@ impl Pods {
     /// In CNI's terms.
     pub async fn answer(&self, request: Request) -> Answer {
         match request {
-            Request::Add { attachment, netns } => Ok(Some(self.add(attachment, netns).await?)),
+            Request::Add { attachment, netns, ports } => Ok(Some(self.add(attachment, netns, ports).await?)),
             Request::Del { attachment } => Ok(self.del(&attachment).await.map(|()| None)?),
             Request::Check { attachment, netns } => Ok(Some(self.check(&attachment, netns).await?)),
             Request::Gc { valid } => {
@@ -139,7 +169,8 @@ impl Pods {
         }
     }
 
-    async fn add(&self, attachment: Attachment, netns: PathBuf) -> Result<Attached, PodError> {
+    async fn add(&self, attachment: Attachment, netns: PathBuf, ports: Vec<PortMapping>) -> Result<Attached, PodError> {
+        refuse_unmappable(&ports)?;
         let mut ipam = self.ipam.lock().await;
         let known = ipam.get(&attachment);
         let wanted = link::Wanted { host: host_interface(&attachment), ifname: attachment.ifname.clone(), netns };
@@ -148,7 +179,7 @@ impl Pods {
         {
             return Ok(attached);
         }
-        let address = ipam.allocate(&attachment)?;
+        let address = ipam.allocate(&attachment, ports)?;
         let made = link::create(&self.netns, &wanted, address, self.uplink.clone()).await;
         if made.is_err() && known.is_none() {
             // The first error is the one to tell; a link that stays keeps its address, until DEL.
@@ -156,13 +187,25 @@ impl Pods {
                 ipam.release(&attachment)?;
             }
         }
+        self.publish(&ipam);
         made
     }
 
     async fn del(&self, attachment: &Attachment) -> Result<(), PodError> {
         let mut ipam = self.ipam.lock().await;
         link::delete(&self.netns, &host_interface(attachment)).await?;
-        Ok(ipam.release(attachment)?)
+        let released = ipam.release(attachment);
+        self.publish(&ipam);
+        Ok(released?)
+    }
+
+    fn publish(&self, ipam: &Ipam) {
+        let ports = host_ports(ipam);
+        self.host_ports.send_if_modified(|known| {
+            let changed = *known != ports;
+            *known = ports;
+            changed
+        });
     }
 
     async fn check(&self, attachment: &Attachment, netns: PathBuf) -> Result<Attached, PodError> {
@@ -172,6 +215,31 @@ impl Pods {
         let wanted = link::Wanted { host: host_interface(attachment), ifname: attachment.ifname.clone(), netns };
         link::inspect(&self.netns, &wanted, address).await
     }
+}
+
+/// What can't be mapped must not look as if it were.
+fn refuse_unmappable(ports: &[PortMapping]) -> Result<(), PodError> {
+    match ports.iter().find(|port| mapped_port(port, Ipv4Addr::UNSPECIFIED).is_none()) {
+        Some(port) => Err(PodError::Unmappable(format!("{}:{}/{}", port.host_ip, port.host_port, port.protocol))),
+        None => Ok(()),
+    }
+}
+
+fn host_ports(ipam: &Ipam) -> Vec<HostPort> {
+    ipam.ports().filter_map(|(port, pod)| mapped_port(port, pod)).collect()
+}
+
+fn mapped_port(port: &PortMapping, pod: Ipv4Addr) -> Option<HostPort> {
+    let address = match port.host_ip.as_str() {
+        "" | "0.0.0.0" | "::" => None,
+        text => Some(text.parse().ok()?),
+    };
+    let protocol = match port.protocol.as_str() {
+        "tcp" => TCP,
+        "udp" => UDP,
+        _ => return None,
+    };
+    Some(HostPort { address, port: port.host_port, protocol, pod, pod_port: port.container_port })
 }
 
 /// The name of the node's end: 15 bytes are a link's longest name. FNV-1a, so that it is the same in every version.

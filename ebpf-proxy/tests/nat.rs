@@ -115,7 +115,8 @@ impl World {
         let node = &self.nodes[node];
         let netns = Netns::new(&format!("{test}-pod-{}", node.name));
         let attachment = Attachment { container_id: netns.0.clone(), ifname: "eth0".into() };
-        let added = wait(node.pods.answer(Request::Add { attachment, netns: netns.path() })).expect("added");
+        let added =
+            wait(node.pods.answer(Request::Add { attachment, netns: netns.path(), ports: Vec::new() })).expect("added");
         let address = added.expect("attached").address;
         let server = Some(Server::start(&netns, node.name));
         Pod { netns, address, node: node.name, server }
@@ -149,6 +150,7 @@ impl World {
             (name.to_owned(), NodeNetwork { addresses: vec![address], ..NodeNetwork::default() })
         };
         compile(&ServiceState {
+            host_ports: Vec::new(),
             node_name: node.name.into(),
             node_addresses: vec![node.address],
             services: [(

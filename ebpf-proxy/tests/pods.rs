@@ -122,6 +122,27 @@ async fn two_pods_on_a_node_reach_each_other_and_leave_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn host_ports_are_known_as_long_as_their_pod_even_to_the_next_agent() {
+    let (agent, pod) = (Agent::start("ports", "10.92.1.0/24").await, Netns::new("ports-pod"));
+    let mapping = |protocol: &str| json!({ "hostPort": 8080, "containerPort": 80, "protocol": protocol, "hostIP": "" });
+    let ask = |protocol: &str| json!({ "runtimeConfig": { "portMappings": [mapping(protocol)] } });
+    let (error, ok) = agent.call("ADD", "pod", &pod.path(), ask("sctp")).await;
+    assert!(!ok && error["code"] == 7, "{error}");
+    let (result, ok) = agent.call("ADD", "pod", &pod.path(), ask("tcp")).await;
+    assert!(ok, "{result}");
+    let known = agent.pods.host_ports().borrow().clone();
+    assert_eq!(
+        known.iter().map(|port| (port.address, port.port, port.pod_port)).collect::<Vec<_>>(),
+        [(None, 8080, 80)]
+    );
+    let again = Pods::open(agent.folder.path(), agent.netns.path(), None).expect("opened");
+    assert_eq!(*again.host_ports().borrow(), known);
+    assert!(agent.call("DEL", "pod", &pod.path(), ask("tcp")).await.1);
+    assert!(agent.pods.host_ports().borrow().is_empty());
+    agent.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pods_on_two_nodes_reach_each_other_by_native_routes() {
     let (one, two) = (Agent::start("one", "10.91.1.0/24").await, Agent::start("two", "10.91.2.0/24").await);
     ip(&[

@@ -7,7 +7,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use skep_ebpf_common::{Backend, Endpoint, Service, SlotKey, TCP, UDP, mapped};
+mod netns;
+
+use netns::Netns;
+use skep_ebpf_common::{Backend, Endpoint, FROM_NODE, Service, SlotKey, TCP, UDP, mapped};
 use skep_ebpf_proxy::compile::Entries;
 use skep_ebpf_proxy::kernel::{self, Maps};
 use skep_ebpf_proxy::object;
@@ -142,6 +145,22 @@ fn sockets_reach_backends_through_a_service_and_see_only_its_address() {
     let mut word = [0; 5];
     served.read_exact(&mut word).expect("the old connection is alive");
     ask(false);
+
+    // The node's own loopback is not a pod's.
+    let loopback = endpoint(Ipv4Addr::LOCALHOST, 83, TCP);
+    let mut with_loopback = entries(&[(loopback, 9, &[stream], 0)]);
+    with_loopback.services.values_mut().for_each(|service| service.flags = FROM_NODE);
+    maps.update(&wanted, &with_loopback).expect("updated");
+    drop(TcpStream::connect((Ipv4Addr::LOCALHOST, 83)).expect("the node reaches it"));
+    drop(tcp.accept().expect("a connection"));
+    let pod = Netns::new("loopback");
+    pod.ip("link set lo up");
+    let refused = pod.within(|| TcpStream::connect((Ipv4Addr::LOCALHOST, 83)).expect_err("the pod's own").kind());
+    assert_eq!(refused, ErrorKind::ConnectionRefused);
+    let own = pod.within(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 83)).expect("the pod's own port"));
+    drop(pod.within(|| TcpStream::connect((Ipv4Addr::LOCALHOST, 83)).expect("the pod's own listener")));
+    drop(own.accept().expect("a connection"));
+    maps.update(&with_loopback, &wanted).expect("updated");
 
     // A datagram backend that goes leaves no flow.
     let fewer = entries(&[(endpoint(VIP, 80, TCP), 1, &[stream], 0)]);

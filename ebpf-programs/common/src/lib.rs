@@ -7,7 +7,7 @@
 #![no_std]
 
 /// The version of all layouts in this crate.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// The protocol number of ICMP (IANA).
 pub const ICMP: u8 = 1;
@@ -50,13 +50,16 @@ pub struct Service {
     pub backends: u32,
     /// How long a client stays with its backend, in seconds (`sessionAffinityConfig.clientIP.timeoutSeconds`); 0: no affinity.
     pub affinity_seconds: u32,
-    /// [`DROP_WHEN_EMPTY`], or none.
+    /// [`DROP_WHEN_EMPTY`] or [`FROM_NODE`], or none.
     pub flags: u32,
 }
 
 /// A service's flag: without backends its packets are dropped, and not refused. There are backends on other nodes, and a load
 /// balancer shall try these (the external traffic policy `Local`).
 pub const DROP_WHEN_EMPTY: u32 = 1;
+
+/// A service's flag: only sockets of the node's own network namespace reach it. A pod's loopback addresses are its own.
+pub const FROM_NODE: u32 = 2;
 
 /// Where a service's traffic goes to.
 #[repr(C)]
@@ -220,12 +223,16 @@ impl FlowKey {
     }
 }
 
-/// What the programs on the uplink are told of the node.
+/// What the programs are told of the node.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// The address that packets get which shall come from this node.
     pub address: [u8; 4],
+    /// Zero.
+    pub padding: [u8; 4],
+    /// The cookie of the node's network namespace.
+    pub netns: u64,
 }
 
 /// A network is of pods.
@@ -270,3 +277,4 @@ mod pod {
 const _: () = assert!(size_of::<Endpoint>() == 20 && size_of::<ReverseKey>() == 32);
 const _: () = assert!(size_of::<FlowKey>() == 16 && size_of::<Flow>() == 32 && size_of::<Backend>() == 24);
 const _: () = assert!(size_of::<Service>() == 16 && size_of::<Affinity>() == 16 && size_of::<AffinityKey>() == 16);
+const _: () = assert!(size_of::<Config>() == 16);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::wire::{Answer, Attached, Attachment, Failure, LONGEST, Request};
+use super::wire::{Answer, Attached, Attachment, Failure, LONGEST, PortMapping, Request};
 
 /// The versions of the specification whose results are spoken; the last is the newest.
 pub const VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
@@ -39,8 +39,18 @@ struct Config {
     cni_version: String,
     #[serde(default)]
     socket: Option<PathBuf>,
+    #[serde(default)]
+    runtime_config: RuntimeConfig,
     #[serde(default, rename = "cni.dev/valid-attachments")]
     valid_attachments: Vec<Attachment>,
+}
+
+/// What the runtime gives for the capabilities that the configuration names.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RuntimeConfig {
+    #[serde(default)]
+    port_mappings: Vec<PortMapping>,
 }
 
 /// Serves one call: `env` gives the CNI_ variables, `input` is the network configuration.
@@ -76,7 +86,7 @@ pub fn call(env: &dyn Fn(&str) -> Option<String>, input: &[u8]) -> Reply {
         Ok(Ok(None)) => Reply { output: String::new(), failed: false },
         // A check has no output.
         Ok(Ok(Some(attached))) => match &request {
-            Request::Add { attachment, netns } => {
+            Request::Add { attachment, netns, .. } => {
                 let output = result(&version, attachment, netns, &attached).to_string();
                 Reply { output, failed: false }
             }
@@ -108,7 +118,10 @@ fn request(command: &str, env: &dyn Fn(&str) -> Option<String>, config: &Config)
         Ok(attachment)
     };
     Ok(match command {
-        "ADD" => Request::Add { attachment: attachment()?, netns: set("CNI_NETNS")?.into() },
+        "ADD" => {
+            let ports = config.runtime_config.port_mappings.clone();
+            Request::Add { attachment: attachment()?, netns: set("CNI_NETNS")?.into(), ports }
+        }
         "DEL" => Request::Del { attachment: attachment()? },
         "CHECK" => Request::Check { attachment: attachment()?, netns: set("CNI_NETNS")?.into() },
         "GC" => Request::Gc { valid: config.valid_attachments.clone() },

@@ -19,6 +19,21 @@ pub struct Attachment {
     pub ifname: String,
 }
 
+/// A port of the node that leads into a container (CNI conventions, `portMappings`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortMapping {
+    /// The node's port.
+    pub host_port: u16,
+    /// The container's port.
+    pub container_port: u16,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// The node's address; empty or unspecified is each of them.
+    #[serde(default, rename = "hostIP")]
+    pub host_ip: String,
+}
+
 /// What the agent is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "UPPERCASE")]
@@ -29,6 +44,9 @@ pub enum Request {
         attachment: Attachment,
         /// The path of the container's network namespace.
         netns: PathBuf,
+        /// Ports of the node that lead to it.
+        #[serde(default)]
+        ports: Vec<PortMapping>,
     },
     /// Takes them back; no error when they are gone.
     Del {

@@ -49,6 +49,22 @@ fn a_service_without_endpoints_is_there_with_no_backend() {
 }
 
 #[test]
+fn a_host_port_leads_to_its_pod_from_outside_from_here_and_from_the_nodes_own_loopback() {
+    let (pod, node) = (Ipv4Addr::new(10, 1, 0, 9), Ipv4Addr::new(192, 0, 2, 1));
+    let port = HostPort { address: None, port: 8080, protocol: TCP, pod, pod_port: 80 };
+    let elsewhere = HostPort { address: Some(Ipv4Addr::new(192, 0, 2, 7)), protocol: UDP, ..port.clone() };
+    let empty = ServiceState { node_addresses: vec![node], ..ServiceState::default() };
+    let entries = compile(&ServiceState { host_ports: vec![port, elsewhere], ..empty });
+    let flags =
+        |address: Ipv4Addr, protocol| entries.services.get(&endpoint(address, 8080, protocol)).map(|own| own.flags);
+    assert_eq!((flags(node, TCP), flags(Ipv4Addr::LOCALHOST, TCP)), (Some(0), Some(FROM_NODE)));
+    assert_eq!((flags(Ipv4Addr::new(192, 0, 2, 7), UDP), flags(node, UDP)), (Some(0), None));
+    let outside: Vec<_> = entries.externals.keys().map(|key| (key.address, key.protocol)).collect();
+    assert_eq!(outside, [(mapped([192, 0, 2, 1]), TCP), (mapped([192, 0, 2, 7]), UDP)]);
+    assert_eq!(backends(&entries).len(), 2);
+}
+
+#[test]
 fn terminating_endpoints_serve_only_when_none_is_ready() {
     let going =
         json!({"addresses": ["10.1.0.1"], "conditions": {"ready": false, "serving": true, "terminating": true}});

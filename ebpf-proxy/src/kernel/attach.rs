@@ -15,6 +15,7 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfLoader};
 
+use super::netns_cookie::netns_cookie;
 use super::{KernelError, Maps, at, map_folder};
 
 /// The programs at the node's cgroup, by the name they have in the object.
@@ -62,6 +63,7 @@ pub fn load(
         program::<SchedClassifier>(&mut ebpf, name)?.load().map_err(refused(name))?;
     }
     let mut maps = Maps::open(bpf_dir)?;
+    maps.set_netns(netns_cookie().map_err(|source| KernelError::Namespace { source })?)?;
     if let Some(uplink) = uplink {
         maps.set_address(uplink.address)?;
     }

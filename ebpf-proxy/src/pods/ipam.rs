@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cni::wire::Attachment;
+use crate::cni::wire::{Attachment, PortMapping};
 
 /// Why there is no address.
 #[derive(Debug, thiserror::Error)]
@@ -74,14 +74,18 @@ struct Kept {
     /// The address that was given last: the next one is after it, so that one isn't used again at once.
     last: Option<Ipv4Addr>,
     addresses: Vec<(Attachment, Ipv4Addr)>,
+    /// Of those that have any.
+    #[serde(default)]
+    ports: Vec<(Attachment, Vec<PortMapping>)>,
 }
 
-/// The addresses of this node's pods.
+/// The addresses of this node's pods, and the node's ports that lead to them.
 pub(super) struct Ipam {
     file: PathBuf,
     network: Option<Cidr>,
     last: Option<Ipv4Addr>,
     addresses: BTreeMap<Attachment, Ipv4Addr>,
+    ports: BTreeMap<Attachment, Vec<PortMapping>>,
 }
 
 impl Ipam {
@@ -94,7 +98,8 @@ impl Ipam {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
             Err(error) => return Err(failed(error)),
         };
-        Ok(Self { file, network: None, last: kept.last, addresses: kept.addresses.into_iter().collect() })
+        let (addresses, ports) = (kept.addresses.into_iter().collect(), kept.ports.into_iter().collect());
+        Ok(Self { file, network: None, last: kept.last, addresses, ports })
     }
 
     pub(super) fn set_network(&mut self, network: Cidr) {
@@ -113,7 +118,13 @@ impl Ipam {
         self.addresses.keys().cloned().collect()
     }
 
-    pub(super) fn allocate(&mut self, attachment: &Attachment) -> Result<Ipv4Addr, IpamError> {
+    /// The node's ports, each with the address that it leads to.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (&PortMapping, Ipv4Addr)> {
+        let owned = self.ports.iter().filter_map(|(attachment, ports)| Some((ports, self.get(attachment)?)));
+        owned.flat_map(|(ports, address)| ports.iter().map(move |port| (port, address)))
+    }
+
+    pub(super) fn allocate(&mut self, attachment: &Attachment, ports: Vec<PortMapping>) -> Result<Ipv4Addr, IpamError> {
         if let Some(address) = self.get(attachment) {
             return Ok(address);
         }
@@ -121,9 +132,13 @@ impl Ipam {
         let taken: BTreeSet<Ipv4Addr> = self.addresses.values().copied().collect();
         let address = choose(network, self.last, &taken).ok_or(IpamError::Full(network))?;
         self.addresses.insert(attachment.clone(), address);
+        if !ports.is_empty() {
+            self.ports.insert(attachment.clone(), ports);
+        }
         let before = self.last.replace(address);
         self.write().inspect_err(|_| {
             self.addresses.remove(attachment);
+            self.ports.remove(attachment);
             self.last = before;
         })?;
         Ok(address)
@@ -131,8 +146,10 @@ impl Ipam {
 
     pub(super) fn release(&mut self, attachment: &Attachment) -> Result<(), IpamError> {
         let Some(address) = self.addresses.remove(attachment) else { return Ok(()) };
+        let ports = self.ports.remove(attachment);
         self.write().inspect_err(|_| {
             self.addresses.insert(attachment.clone(), address);
+            self.ports.extend(ports.map(|ports| (attachment.clone(), ports)));
         })
     }
 
@@ -140,7 +157,9 @@ impl Ipam {
     fn write(&self) -> Result<(), IpamError> {
         let failed = |source| IpamError::File { path: self.file.clone(), source };
         let addresses = self.addresses.iter().map(|(attachment, address)| (attachment.clone(), *address)).collect();
-        let bytes = serde_json::to_vec(&Kept { last: self.last, addresses }).map_err(|error| failed(error.into()))?;
+        let ports = self.ports.iter().map(|(attachment, ports)| (attachment.clone(), ports.clone())).collect();
+        let bytes =
+            serde_json::to_vec(&Kept { last: self.last, addresses, ports }).map_err(|error| failed(error.into()))?;
         let fresh = self.file.with_extension("new");
         let mut file = std::fs::File::create(&fresh).map_err(failed)?;
         file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
@@ -164,23 +183,30 @@ mod tests {
         Attachment { container_id: id.to_owned(), ifname: "eth0".to_owned() }
     }
 
+    fn ports() -> Vec<PortMapping> {
+        let protocol = "tcp".to_owned();
+        vec![PortMapping { host_port: 8080, container_port: 80, protocol, host_ip: String::new() }]
+    }
+
     #[test]
     fn an_address_survives_a_restart_and_is_not_used_again_at_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let network = "10.244.1.9/29".parse().expect("a network");
         let mut ipam = Ipam::open(folder.path()).expect("opened");
-        assert!(matches!(ipam.allocate(&attachment("a")), Err(IpamError::NoNetwork)));
+        assert!(matches!(ipam.allocate(&attachment("a"), ports()), Err(IpamError::NoNetwork)));
         ipam.set_network(network);
-        let first = ipam.allocate(&attachment("a")).expect("free");
+        let first = ipam.allocate(&attachment("a"), ports()).expect("free");
         assert_eq!(first, Ipv4Addr::new(10, 244, 1, 9));
         let mut ipam = Ipam::open(folder.path()).expect("opened");
         ipam.set_network(network);
-        assert_eq!(ipam.allocate(&attachment("a")).expect("kept"), first);
+        assert_eq!(ipam.allocate(&attachment("a"), ports()).expect("kept"), first);
+        assert_eq!(ipam.ports().map(|(port, to)| (port.host_port, to)).collect::<Vec<_>>(), [(8080, first)]);
         ipam.release(&attachment("a")).expect("released");
+        assert_eq!(ipam.ports().count(), 0);
         for (id, last) in [("b", 10), ("c", 11), ("d", 12), ("e", 13), ("f", 14), ("g", 9)] {
-            assert_eq!(ipam.allocate(&attachment(id)).expect("free"), Ipv4Addr::new(10, 244, 1, last));
+            assert_eq!(ipam.allocate(&attachment(id), Vec::new()).expect("free"), Ipv4Addr::new(10, 244, 1, last));
         }
-        assert!(matches!(ipam.allocate(&attachment("h")), Err(IpamError::Full(_))));
+        assert!(matches!(ipam.allocate(&attachment("h"), Vec::new()), Err(IpamError::Full(_))));
     }
 
     #[test]

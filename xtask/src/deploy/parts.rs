@@ -198,8 +198,8 @@ fn kubelet(layout: &Layout, node: &Node) -> Vec<OsString> {
 
 /// The CNI configuration of a node: our own plugin, which asks the node's agent.
 pub(crate) fn cni_configuration(node: &Node) -> String {
-    json!({ "cniVersion": "1.1.0", "name": "skep", "plugins": [{ "type": "skep-cni", "socket": node.cni_socket() }] })
-        .to_string()
+    let plugin = json!({ "type": "skep-cni", "socket": node.cni_socket(), "capabilities": { "portMappings": true } });
+    json!({ "cniVersion": "1.1.0", "name": "skep", "plugins": [plugin] }).to_string()
 }
 
 /// containerd's configuration: everything in the cluster's own folders, none of the machine's.
