@@ -31,7 +31,7 @@ enum Command {
     Deploy(deploy::Args),
     /// Writes container images of static binaries as OCI archives.
     Image(image::Args),
-    /// Builds upstream's own programs.
+    /// Brings up upstream's own cluster to compare with, or takes it away.
     Rival(rival::Args),
     /// Runs every test, and says of each layer whether it ran.
     Test(test::Args),

@@ -11,6 +11,7 @@ use super::layout::Layout;
 use super::mounts;
 use super::parts::{self, Part, Trees};
 use super::processes;
+use crate::image::suite::Suite;
 use crate::shell;
 
 /// Where containerd's shims put their sockets and runc its state, whatever the configuration says (containerd's
@@ -51,13 +52,25 @@ pub(crate) fn import(layout: &Layout, archives: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
+/// Imports the suite's images.
+///
+/// # Errors
+/// When containerd refuses them.
+pub(crate) fn import_suite(layout: &Layout, suite: &Suite) -> Result<()> {
+    suite.import(|| ctr(layout))
+}
+
 /// What is in the folder that all containerds of a machine share, and is this one's. Read before its own folders go.
 pub(crate) fn leftovers(layout: &Layout) -> Vec<PathBuf> {
-    let state = layout.containerd_state();
+    leftovers_of(&layout.containerd_state())
+}
+
+/// The same of a containerd by its state directory.
+pub(crate) fn leftovers_of(state: &Path) -> Vec<PathBuf> {
     let bundles = folders(&state.join("io.containerd.runtime.v2.task")).into_iter().flat_map(|space| folders(&space));
     let sockets = bundles.filter_map(|bundle| shim_socket(&bundle));
     let runc = folders(&Path::new(SHARED).join("runc")).into_iter().flat_map(|space| folders(&space));
-    sockets.chain(runc.filter(|container| is_of(container, &state))).collect()
+    sockets.chain(runc.filter(|container| is_of(container, state))).collect()
 }
 
 /// Removes them, and the shared folders where they are empty then.

@@ -36,6 +36,7 @@ pub(crate) fn run(data_dir: &Path, name: Option<&str>) -> Result<()> {
         progress.step("ending containers", || {
             cgroups::kill(&layout.cgroup())?;
             processes::stop(&layout, &Part::Containerd)?;
+            processes::stop(&layout, &Part::Registry)?;
             processes::kill_shims(&layout)
         })?;
     }

@@ -134,6 +134,16 @@ impl Layout {
         self.run_dir().join("containerd/containerd.sock")
     }
 
+    /// Where containerd looks for the mirrors of a registry, a folder a registry's name.
+    pub(crate) fn containerd_hosts(&self) -> PathBuf {
+        self.run_dir().join("containerd/hosts")
+    }
+
+    /// The configuration of the registry on the loopback.
+    pub(crate) fn registry_config(&self) -> PathBuf {
+        self.run_dir().join("registry/config.yml")
+    }
+
     /// The nodes, by number.
     pub(crate) fn nodes(&self) -> Vec<Node> {
         // The settings were checked to have an address for each.

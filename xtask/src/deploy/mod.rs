@@ -6,19 +6,20 @@
 
 mod api;
 mod build;
-mod cgroups;
-mod containerd;
+pub(crate) mod cgroups;
+pub(crate) mod containerd;
 mod down;
 mod layout;
-mod mounts;
-mod network;
+pub(crate) mod mounts;
+pub(crate) mod network;
 mod owner;
 mod parts;
-mod processes;
-mod progress;
+pub(crate) mod processes;
+pub(crate) mod progress;
+pub(crate) mod registry;
 mod settings;
 mod status;
-mod subnet;
+pub(crate) mod subnet;
 mod up;
 
 use std::net::SocketAddr;
@@ -57,6 +58,9 @@ pub(crate) struct Args {
     /// How the binaries are built.
     #[arg(long, value_enum, default_value = "release")]
     profile: Profile,
+    /// Imports the images of Kubernetes' end-to-end suite, and serves them from a registry on the loopback: minutes the first time.
+    #[arg(long)]
+    suite_images: bool,
     /// Takes what is built as it is.
     #[arg(long)]
     no_build: bool,

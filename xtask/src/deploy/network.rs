@@ -43,12 +43,7 @@ pub(crate) fn bridge(layout: &Layout) -> Result<()> {
 /// When `unshare`, `ip` or the kernel refuse.
 pub(crate) fn node(layout: &Layout, node: &Node) -> Result<()> {
     let file = node.netns_file();
-    if !is_netns(&file)? {
-        // Not `ip netns add`: that mounts /run/netns on itself, for the whole machine and for good.
-        fs::create_dir_all("/run/netns").context("can't make /run/netns")?;
-        fs::write(&file, "").with_context(|| format!("can't make {}", file.display()))?;
-        quiet(Command::new("unshare").arg(format!("--net={}", file.display())).arg("true"))?;
-    }
+    namespace(&file)?;
     let within = |words: &[&str]| ip(&[&["-n", &node.netns], words].concat());
     if !has_link(&node.port) {
         ip(&["link", "add", &node.port, "type", "veth", "peer", "name", UPLINK, "netns", &node.netns])?;
@@ -59,6 +54,28 @@ pub(crate) fn node(layout: &Layout, node: &Node) -> Result<()> {
     within(&["link", "set", "lo", "up"])?;
     within(&["link", "set", UPLINK, "up"])?;
     within(&["route", "replace", "default", "via", &layout.gateway().to_string()])?;
+    forward(&file)
+}
+
+/// Makes a network namespace that a file keeps, unless it is there.
+///
+/// # Errors
+/// When `unshare` or the kernel refuse.
+pub(crate) fn namespace(file: &Path) -> Result<()> {
+    if !is_netns(file)? {
+        // Not `ip netns add`: that mounts /run/netns on itself, for the whole machine and for good.
+        fs::create_dir_all("/run/netns").context("can't make /run/netns")?;
+        fs::write(file, "").with_context(|| format!("can't make {}", file.display()))?;
+        quiet(Command::new("unshare").arg(format!("--net={}", file.display())).arg("true"))?;
+    }
+    Ok(())
+}
+
+/// Lets a network namespace forward packets.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn forward(file: &Path) -> Result<()> {
     // /proc/sys/net is that of the namespace of whoever looks.
     let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
     quiet(Command::new("nsenter").arg(format!("--net={}", file.display())).args(["sh", "-c", forward]))
@@ -72,8 +89,16 @@ pub(crate) fn remove_node(node: &Node) -> Result<()> {
     if has_link(&node.port) {
         ip(&["link", "delete", &node.port])?;
     }
-    mounts::unmount_below(&node.netns_file())?;
-    mounts::remove(&node.netns_file())?;
+    remove_namespace(&node.netns_file())
+}
+
+/// Removes a network namespace's file; the namespace goes with the last process in it.
+///
+/// # Errors
+/// When something stays.
+pub(crate) fn remove_namespace(file: &Path) -> Result<()> {
+    mounts::unmount_below(file)?;
+    mounts::remove(file)?;
     // `ip` makes this folder for /etc files of namespaces; ours have none. Both go only where they are empty.
     let _ = fs::remove_dir("/run/netns");
     Ok(())
@@ -132,7 +157,8 @@ fn taken() -> Result<Vec<Subnet>> {
     Ok(found.collect())
 }
 
-fn has_link(name: &str) -> bool {
+/// Whether the machine has a link.
+pub(crate) fn has_link(name: &str) -> bool {
     Path::new("/sys/class/net").join(name).exists()
 }
 
@@ -143,7 +169,11 @@ fn is_netns(file: &Path) -> Result<bool> {
     Ok(there.dev() == own.dev())
 }
 
-fn ip(words: &[&str]) -> Result<()> {
+/// Runs `ip`.
+///
+/// # Errors
+/// When it refuses.
+pub(crate) fn ip(words: &[&str]) -> Result<()> {
     quiet(Command::new("ip").args(words))
 }
 

@@ -23,6 +23,8 @@ pub(crate) enum Part {
     ControlPlane,
     /// The container runtime of all nodes.
     Containerd,
+    /// The registry that has the suite's images, where they were asked for.
+    Registry,
     /// A node's network agent.
     NetworkAgent(Node),
     /// A node's kubelet.
@@ -32,7 +34,7 @@ pub(crate) enum Part {
 impl Part {
     /// Every part of a cluster, in the order of their start.
     pub(crate) fn all(layout: &Layout) -> Vec<Self> {
-        let mut parts = vec![Self::ControlPlane, Self::Containerd];
+        let mut parts = vec![Self::ControlPlane, Self::Containerd, Self::Registry];
         for node in layout.nodes() {
             parts.extend([Self::NetworkAgent(node.clone()), Self::Kubelet(node)]);
         }
@@ -44,6 +46,7 @@ impl Part {
         match self {
             Self::ControlPlane => "skep-control-plane".to_owned(),
             Self::Containerd => "containerd".to_owned(),
+            Self::Registry => "registry".to_owned(),
             Self::NetworkAgent(node) => format!("{}-ebpf-proxy", node.name),
             Self::Kubelet(node) => format!("{}-kubelet", node.name),
         }
@@ -54,6 +57,7 @@ impl Part {
         match self {
             Self::ControlPlane => control_plane(layout),
             Self::Containerd => words(["containerd", "--config"]).and(layout.containerd_config()).done(),
+            Self::Registry => words(["docker-registry", "serve"]).and(layout.registry_config()).done(),
             Self::NetworkAgent(node) => network_agent(layout, node, trees),
             Self::Kubelet(node) => kubelet(layout, node),
         }
@@ -76,6 +80,10 @@ impl Part {
             Self::Containerd => {
                 executable.file_name().is_some_and(|name| name.to_string_lossy().starts_with("containerd"))
                     && has(&layout.containerd_config())
+            }
+            Self::Registry => {
+                executable.file_name().is_some_and(|name| name.to_string_lossy().starts_with("docker-registry"))
+                    && has(&layout.registry_config())
             }
             Self::NetworkAgent(node) => of("skep-ebpf-proxy", node),
             Self::Kubelet(node) => of("skep-kubelet", node),
@@ -209,6 +217,7 @@ pub(crate) fn containerd_configuration(layout: &Layout) -> String {
     let opt = text(root.join("opt"));
     // The kubelet calls CNI itself, so that containerd finds no network of its own.
     let no_cni = text(layout.run_dir().join("containerd/no-cni"));
+    let hosts = text(layout.containerd_hosts());
     let (root, state, socket) = (text(root), text(state), text(socket));
     format!(
         "version = 2\n\
@@ -230,6 +239,9 @@ pub(crate) fn containerd_configuration(layout: &Layout) -> String {
          [plugins.\"io.containerd.grpc.v1.cri\".cni]\n\
          bin_dir = {no_cni}\n\
          conf_dir = {no_cni}\n\
+         \n\
+         [plugins.\"io.containerd.grpc.v1.cri\".registry]\n\
+         config_path = {hosts}\n\
          \n\
          [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n\
          snapshotter = \"overlayfs\"\n"

@@ -36,19 +36,26 @@ pub(crate) fn find(layout: &Layout, part: &Part) -> Option<Pid> {
 /// # Errors
 /// When its program is not there, or its log can't be written.
 pub(crate) fn start(layout: &Layout, part: &Part, trees: &Trees) -> Result<Child> {
-    let log = layout.log(&part.name());
+    let words: Vec<OsString> = part.command(layout, trees);
+    let (program, arguments) = words.split_first().context("a command has a program")?;
+    spawn(Command::new(program).args(arguments), &layout.log(&part.name()))
+}
+
+/// Starts a program that outlives this one, with its output in a log.
+///
+/// # Errors
+/// When it is not there, or its log can't be written.
+pub(crate) fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
     if let Some(folder) = log.parent() {
         fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
     }
     let log = fs::OpenOptions::new()
         .create(true)
         .append(true)
-        .open(&log)
+        .open(log)
         .with_context(|| format!("can't write {}", log.display()))?;
-    let words: Vec<OsString> = part.command(layout, trees);
-    let (program, arguments) = words.split_first().context("a command has a program")?;
-    Command::new(program)
-        .args(arguments)
+    let program = command.get_program().to_owned();
+    command
         .current_dir("/")
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
@@ -68,17 +75,25 @@ pub(crate) fn wait_until_ready(
     layout: &Layout,
     part: &Part,
     child: &mut Child,
-    mut ready: impl FnMut() -> bool,
+    ready: impl FnMut() -> bool,
 ) -> Result<()> {
     let name = part.name();
+    wait_for_child(&name, &layout.log(&name), child, ready)
+}
+
+/// Waits until a program that was just started is ready.
+///
+/// # Errors
+/// When it ends, or patience does; both with the end of its log.
+pub(crate) fn wait_for_child(name: &str, log: &Path, child: &mut Child, mut ready: impl FnMut() -> bool) -> Result<()> {
     wait_for(PATIENCE, || {
         if let Some(status) = child.try_wait()? {
-            bail!("{name} ended with {status}; {}", log_end(layout, part));
+            bail!("{name} ended with {status}; {}", end_of(log));
         }
         Ok(ready())
     })?
     .then_some(())
-    .with_context(|| format!("{name} is not ready after {} s; {}", PATIENCE.as_secs(), log_end(layout, part)))
+    .with_context(|| format!("{name} is not ready after {} s; {}", PATIENCE.as_secs(), end_of(log)))
 }
 
 /// Ends a part: asks first, and insists when it does not hear. What does not run is ended already.
@@ -86,8 +101,20 @@ pub(crate) fn wait_until_ready(
 /// # Errors
 /// When a signal can't be sent.
 pub(crate) fn stop(layout: &Layout, part: &Part) -> Result<()> {
-    let is_it = |one: &Running| part.is(layout, &one.executable, &one.arguments);
-    end(&part.name(), &is_it)
+    end_matching(&part.name(), |executable, arguments| part.is(layout, executable, arguments))
+}
+
+/// Ends every process whose executable and arguments match: asks first, and insists when it does not hear.
+///
+/// # Errors
+/// When a signal can't be sent.
+pub(crate) fn end_matching(name: &str, matches: impl Fn(&Path, &[String]) -> bool) -> Result<()> {
+    end(name, &|one| matches(&one.executable, &one.arguments))
+}
+
+/// Whether a process runs whose executable and arguments match.
+pub(crate) fn is_running(matches: impl Fn(&Path, &[String]) -> bool) -> bool {
+    running().iter().any(|one| matches(&one.executable, &one.arguments))
 }
 
 /// Kills the containers' shims; what they would tidy up goes with the cluster's folders.
@@ -127,12 +154,15 @@ pub(crate) fn kill_all(what: &str, mut list: impl FnMut() -> Result<Vec<i32>>) -
 
 /// The last lines of a part's log, for an error.
 pub(crate) fn log_end(layout: &Layout, part: &Part) -> String {
-    let path = layout.log(&part.name());
-    let text = fs::read(&path).unwrap_or_default();
+    end_of(&layout.log(&part.name()))
+}
+
+fn end_of(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
     let lines: Vec<&str> = text.lines().collect();
     let last = lines[lines.len().saturating_sub(8)..].join("\n  ");
-    format!("its log {} ends with\n  {last}", path.display())
+    format!("its log {} ends with\n  {last}", log.display())
 }
 
 /// Asks until the answer is yes, and says whether it was before the time was over.

@@ -14,7 +14,7 @@ use super::layout::{Layout, Node};
 use super::parts::{self, Part, Trees};
 use super::progress::Progress;
 use super::settings::Settings;
-use super::{Args, build, cgroups, containerd, mounts, network, owner, processes};
+use super::{Args, build, cgroups, containerd, mounts, network, owner, processes, registry};
 use crate::{build_ebpf, image, packages, shell};
 
 const PACKAGES: [(&str, &str); 8] = [
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args, data_dir: &Path) -> Result<()> {
     let known = Settings::read(data_dir)?;
     let was_there = known.is_some();
     owner::check_data_dir(data_dir, was_there)?;
-    let steps = 9 + u64::from(args.nodes.or_else(|| Some(known.as_ref()?.nodes)).unwrap_or(2));
+    let steps = 10 + u64::from(args.nodes.or_else(|| Some(known.as_ref()?.nodes)).unwrap_or(2));
     let progress = Progress::new(steps)?;
     progress.loud_step("Debian packages", || packages::ensure(&PACKAGES))?;
     let settings = Settings::resolve(known, &args.wishes(), network::free)?;
@@ -51,6 +51,13 @@ pub(crate) fn run(args: &Args, data_dir: &Path) -> Result<()> {
         if args.no_build { Ok(()) } else { build::binaries(args.profile) }
     })?;
     let images = progress.loud_step("making images", image::all)?;
+    let suite = progress.loud_step("making the suite's images", || {
+        if !args.suite_images {
+            return Ok(None);
+        }
+        packages::ensure(&[("docker-registry", "docker-registry")])?;
+        image::suite::make().map(Some)
+    })?;
     progress.step("installing", || build::install(&layout, args.profile, &ebpf))?;
     progress.step("connecting the nodes' network", || {
         network::bridge(&layout)?;
@@ -60,7 +67,10 @@ pub(crate) fn run(args: &Args, data_dir: &Path) -> Result<()> {
     progress.step("starting the control plane", || control_plane(&layout, &trees))?;
     progress.step("starting containerd, importing images", || {
         containerd::start(&layout, &trees)?;
-        containerd::import(&layout, &images)
+        containerd::import(&layout, &images)?;
+        let Some(suite) = &suite else { return Ok(()) };
+        containerd::import_suite(&layout, suite)?;
+        registry::start(&layout, &trees, suite)
     })?;
     for node in layout.nodes() {
         progress.step(&format!("starting {}", node.name), || start_node(&layout, &node, &trees))?;

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::archive::Image;
+use super::archive::{Config, Image};
+use super::blobs::{Blob, Blobs};
 use super::layer::Tree;
 use crate::packages;
 
@@ -16,27 +17,46 @@ pub(crate) const NAME: &str = "localhost/skep/busybox:latest";
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
+/// Which shell `sh` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shell {
+    /// busybox's own.
+    Ash,
+    /// bash: busybox's own, as Debian builds it, drops variables from the environment whose names no shell variable
+    /// can have, such as `data-1`, and Kubernetes lets Secrets and ConfigMaps bring such.
+    Bash,
+}
+
 /// Makes the image of this machine's busybox; installs Debian's where there is none.
-pub(crate) fn image() -> Result<Image> {
+///
+/// # Errors
+/// When there is none, or it needs libraries.
+pub(crate) fn image(blobs: &Blobs, shell: Shell) -> Result<Image> {
+    let layer = layer(blobs, shell)?;
+    Image::new(blobs, &[layer], &Config { cmd: vec!["sh".to_owned()], ..Config::default() })
+}
+
+/// The image's only layer.
+fn layer(blobs: &Blobs, shell: Shell) -> Result<Blob> {
     packages::ensure(&[("busybox", "busybox-static")])?;
-    let binary = find()?;
-    let content = std::fs::read(&binary).with_context(|| format!("can't read {}", binary.display()))?;
-    if has_interpreter(&content) {
-        bail!("{} is linked dynamically: install Debian's busybox-static", binary.display());
-    }
+    let binary = find("busybox")?;
     let listed = Command::new(&binary).arg("--list-full").output().context("can't start busybox")?;
     if !listed.status.success() {
         bail!("`busybox --list-full` failed: {}", listed.status);
     }
-    Ok(Image {
-        tree: tree(content, &String::from_utf8_lossy(&listed.stdout)),
-        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
-        cmd: vec!["sh".to_owned()],
-    })
+    let shell = match shell {
+        Shell::Ash => None,
+        Shell::Bash => {
+            packages::ensure(&[("bash-static", "bash-static")])?;
+            Some(static_program("bash-static")?)
+        }
+    };
+    let tree = tree(static_program("busybox")?, &String::from_utf8_lossy(&listed.stdout), shell);
+    blobs.layer(&tree.key()?, |out| tree.write(out))
 }
 
 /// The file system: the binary, a link for each applet, and what programs expect of a system.
-fn tree(binary: Vec<u8>, applets: &str) -> Tree {
+fn tree(binary: Vec<u8>, applets: &str, shell: Option<Vec<u8>>) -> Tree {
     let mut tree = Tree::default();
     let applets: BTreeSet<&str> = applets.lines().filter(|path| !path.is_empty() && *path != "bin/busybox").collect();
     let mut folders: BTreeSet<&str> =
@@ -58,20 +78,32 @@ fn tree(binary: Vec<u8>, applets: &str) -> Tree {
     }
     tree.file("bin/busybox", 0o755, binary);
     for applet in applets {
-        tree.link(applet, "/bin/busybox");
+        match &shell {
+            Some(shell) if applet == "bin/sh" => tree.file(applet, 0o755, shell.clone()),
+            Some(_) | None => tree.link(applet, "/bin/busybox"),
+        }
     }
-    tree.file("etc/passwd", 0o644, PASSWD.as_bytes().to_vec());
-    tree.file("etc/group", 0o644, GROUP.as_bytes().to_vec());
+    tree.file("etc/passwd", 0o644, PASSWD);
+    tree.file("etc/group", 0o644, GROUP);
     tree
 }
 
-fn find() -> Result<PathBuf> {
+fn static_program(name: &str) -> Result<Vec<u8>> {
+    let binary = find(name)?;
+    let content = std::fs::read(&binary).with_context(|| format!("can't read {}", binary.display()))?;
+    if has_interpreter(&content) {
+        bail!("{} is linked dynamically: install Debian's package of its static build", binary.display());
+    }
+    Ok(content)
+}
+
+fn find(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/bin".into(), "/usr/bin".into()])
-        .map(|folder| folder.join("busybox"))
+        .map(|folder| folder.join(name))
         .find(|file| file.is_file())
-        .context("busybox is not on the PATH")
+        .with_context(|| format!("{name} is not on the PATH"))
 }
 
 /// Whether a 64-bit ELF file asks for a dynamic linker (a program header of type PT_INTERP; System V ABI, chapter 5).
@@ -92,10 +124,25 @@ mod tests {
 
     #[test]
     fn each_applet_is_a_link_in_a_folder_that_comes_before_it() {
-        let archive =
-            tree(b"binary".to_vec(), "bin/sh\nusr/lib/deep/thing\nbin/busybox\n").to_tar().expect("a tar file");
+        let entries = entries(&tree(b"binary".to_vec(), "bin/sh\nusr/lib/deep/thing\nbin/busybox\n", None));
+        let at = |path: &str| entries.iter().position(|(there, _)| there.trim_end_matches('/') == path);
+        assert!(at("usr/lib") < at("usr/lib/deep") && at("usr/lib/deep") < at("usr/lib/deep/thing"));
+        assert_eq!(entries[at("bin/sh").expect("sh")].1.as_deref(), Some("/bin/busybox"));
+        assert_eq!(entries.iter().filter(|(path, _)| path == "bin/busybox").count(), 1);
+    }
+
+    #[test]
+    fn another_shell_takes_the_place_of_the_applet() {
+        let entries = entries(&tree(b"binary".to_vec(), "bin/ls\nbin/sh\n", Some(b"bash".to_vec())));
+        let shells: Vec<_> = entries.iter().filter(|(path, _)| path == "bin/sh").collect();
+        assert_eq!(shells, [&("bin/sh".to_owned(), None)]);
+    }
+
+    fn entries(tree: &Tree) -> Vec<(String, Option<String>)> {
+        let mut archive = Vec::new();
+        tree.write(&mut archive).expect("a tar file");
         let mut reader = tar::Archive::new(archive.as_slice());
-        let entries: Vec<(String, Option<String>)> = reader
+        reader
             .entries()
             .expect("entries")
             .map(|entry| {
@@ -103,11 +150,7 @@ mod tests {
                 let target = entry.link_name().expect("a name").map(|target| target.display().to_string());
                 (entry.path().expect("a path").display().to_string(), target)
             })
-            .collect();
-        let at = |path: &str| entries.iter().position(|(there, _)| there.trim_end_matches('/') == path);
-        assert!(at("usr/lib") < at("usr/lib/deep") && at("usr/lib/deep") < at("usr/lib/deep/thing"));
-        assert_eq!(entries[at("bin/sh").expect("sh")].1.as_deref(), Some("/bin/busybox"));
-        assert_eq!(entries.iter().filter(|(path, _)| path == "bin/busybox").count(), 1);
+            .collect()
     }
 
     #[test]

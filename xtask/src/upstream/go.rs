@@ -1,6 +1,6 @@
 //! The Go command: its release, building a program, and finding a module's sources.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -50,6 +50,26 @@ pub(super) fn build(program: &Program, output: &Path) -> Result<()> {
         .env("GOFLAGS", "-mod=readonly")
         .env("CGO_ENABLED", if program.kind == Kind::Seccomp { "1" } else { "0" });
     shell::run(&mut command)
+}
+
+/// The folder of a module's sources.
+///
+/// # Errors
+/// When it can't be downloaded.
+pub(super) fn sources(ours: Module, theirs: &str) -> Result<PathBuf> {
+    let folder = shell::root().join(ours.folder());
+    let go = |words: &[&str]| {
+        let mut command = Command::new("go");
+        command.args(words).arg(theirs).current_dir(&folder).env("GOWORK", "off").env("GOFLAGS", "-mod=readonly");
+        shell::output(&mut command)
+    };
+    go(&["mod", "download"])?;
+    let listed = go(&["list", "-m", "-f", "{{.Dir}}"])?;
+    let path = PathBuf::from(listed.trim());
+    if !path.is_dir() {
+        bail!("the sources of {theirs} are not at {:?}", listed.trim());
+    }
+    Ok(path)
 }
 
 /// The minor version of a release such as `go1.26.8` or `go1.27rc1`; none of one that is not numbered so.

@@ -90,6 +90,14 @@ pub(crate) fn ensure(sets: &[Set]) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The folder of the sources of one of upstream's modules, such as `k8s.io/kubernetes`, downloaded where it is missing.
+///
+/// # Errors
+/// When the module is not one that `tests/conformance/go.mod` requires, or can't be downloaded.
+pub(crate) fn sources(module: &str) -> Result<PathBuf> {
+    go::sources(Module::Kubernetes, module)
+}
+
 /// Where programs are kept: in the cache where there is one for tools, else beside what cargo builds.
 fn folder() -> Result<PathBuf> {
     let base = if std::env::var_os("SKEP_CACHE").is_some() { shell::cache()? } else { shell::target() };

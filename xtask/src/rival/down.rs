@@ -1,0 +1,92 @@
+//! Taking the upstream cluster away, whatever is left of it: nothing of it stays on the machine.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use super::layout::Layout;
+use super::parts::{Part, is_shim};
+use super::tunables;
+use super::up::{Settings, owner};
+use crate::deploy::progress::Progress;
+use crate::deploy::{cgroups, containerd, mounts, network, processes};
+
+/// Where kubelets put a link for each container's log, whatever their configuration says (`ContainerLogsDir`).
+const LOG_LINKS: &str = "/var/log/containers";
+
+/// Runs the steps. What outlives a failure is found again by running it again.
+///
+/// # Errors
+/// When something can't be ended or removed.
+pub(super) fn run(data_dir: &Path) -> Result<()> {
+    let Some(settings) = Settings::read(data_dir)? else {
+        println!("No upstream cluster is in {}", data_dir.display());
+        return Ok(());
+    };
+    let layout = settings.layout(data_dir);
+    // The machine's names may be another's by now; what is in the data directory is this one's in any case.
+    let on_machine = owner(&layout).is_none_or(|owner| Path::new(&owner) == data_dir);
+    let progress = Progress::new(4)?;
+    progress.step("stopping the node and the control plane", || {
+        let stay = [Part::Etcd, Part::Containerd];
+        Part::ALL.into_iter().rev().filter(|part| !stay.contains(part)).try_for_each(|part| end(&layout, part))
+    })?;
+    progress.step("ending containers", || {
+        if on_machine {
+            cgroups::kill(&layout.cgroup())?;
+        }
+        end(&layout, Part::Containerd)?;
+        processes::end_matching("a container's shim", |_, arguments| is_shim(data_dir, arguments))?;
+        end(&layout, Part::Etcd)
+    })?;
+    progress.step("removing mounts, cgroups and network", || {
+        let leftovers = containerd::leftovers_of(&layout.path("containerd/state"));
+        mounts::unmount_below(data_dir)?;
+        if on_machine {
+            if network::has_link(&layout.link()) {
+                network::ip(&["link", "delete", &layout.link()])?;
+            }
+            network::remove_namespace(&layout.netns_file())?;
+            cgroups::remove(&layout.cgroup())?;
+        }
+        containerd::remove_leftovers(&leftovers)?;
+        remove_log_links(data_dir);
+        tunables::restore(&layout.path("tunables.json"))
+    })?;
+    progress.step("removing data", || remove_data(data_dir))?;
+    progress.done();
+    println!("Nothing of the upstream cluster in {} is left", data_dir.display());
+    Ok(())
+}
+
+fn end(layout: &Layout, part: Part) -> Result<()> {
+    let data_dir = layout.data_dir();
+    processes::end_matching(part.program(), |executable, arguments| part.is(data_dir, executable, arguments))
+}
+
+fn remove_log_links(data_dir: &Path) {
+    for entry in fs::read_dir(LOG_LINKS).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if fs::read_link(&path).is_ok_and(|target| target.starts_with(data_dir)) {
+            let _ = fs::remove_file(path);
+        }
+    }
+    // Fails where it holds something, which is another's.
+    let _ = fs::remove_dir(LOG_LINKS);
+}
+
+/// The settings go last: they lead to the rest.
+fn remove_data(data_dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(data_dir)? {
+        let path = entry?.path();
+        if !path.ends_with(Settings::FILE) {
+            mounts::remove(&path)?;
+        }
+    }
+    mounts::remove(&data_dir.join(Settings::FILE))?;
+    if let Err(error) = fs::remove_dir(data_dir) {
+        bail!("can't remove {}: {error}", data_dir.display());
+    }
+    Ok(())
+}
