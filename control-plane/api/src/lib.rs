@@ -9,6 +9,7 @@
 
 pub mod apply;
 pub mod decode;
+pub mod encode;
 pub mod field;
 pub mod gvk;
 pub mod kinds;

@@ -4,11 +4,13 @@
 //! resourceVersion, which only the commit knows; it is spliced in at a remembered offset when the object leaves the server.
 //! Invariant: the JSON begins with `{"apiVersion":…,"kind":…,"metadata":{`, so that the splice point is right behind that.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Map, Value};
+use skep_api::encode::{self, Unencodable};
 use skep_api::kinds::Kind;
+use skep_api::schema::{Schemas, StructId};
 use skep_store::{Entry, Revision};
 
 const VERSION: u8 = 1;
@@ -37,6 +39,8 @@ pub struct Object {
     json: Bytes,
     /// Where the resourceVersion goes.
     splice: usize,
+    /// The protobuf message, resourceVersion included: made when it is first asked for.
+    protobuf: OnceLock<Bytes>,
 }
 
 /// A stored value that can't be read: the store holds something this version did not write.
@@ -71,7 +75,7 @@ impl Object {
         let index = index.index().ok_or_else(|| fail("malformed index"))?;
         let json = value.slice(5 + length..);
         let splice = splice_point(&json).ok_or_else(|| fail("JSON without metadata at its place"))?;
-        Ok(Self { revision, key, index, json, splice })
+        Ok(Self { revision, key, index, json, splice, protobuf: OnceLock::new() })
     }
 
     /// The same object at another revision: what a DELETED event carries.
@@ -83,6 +87,7 @@ impl Object {
             index: self.index.clone(),
             json: self.json.clone(),
             splice: self.splice,
+            protobuf: OnceLock::new(),
         }
     }
 
@@ -106,7 +111,31 @@ impl Object {
         out.freeze()
     }
 
-    /// Whether a stored value ([`encode`]) holds the same JSON as this object.
+    /// The object as a bare protobuf message of its type, resourceVersion included; encoded once, and kept.
+    ///
+    /// # Errors
+    /// When the stored JSON is not of the type.
+    pub fn protobuf(&self, schema: StructId) -> Result<Bytes, Unencodable> {
+        if let Some(made) = self.protobuf.get() {
+            return Ok(made.clone());
+        }
+        let mut out = Vec::with_capacity(self.json.len());
+        encode::message(Schemas::builtin(), schema, &self.json, Some(&self.revision.to_string()), &mut out)?;
+        out.shrink_to_fit();
+        Ok(self.protobuf.get_or_init(|| out.into()).clone())
+    }
+
+    /// The object's metadata as a bare `PartialObjectMetadata` message.
+    ///
+    /// # Errors
+    /// When the stored JSON has no such metadata.
+    pub fn metadata_protobuf(&self) -> Result<Vec<u8>, Unencodable> {
+        let mut out = Vec::new();
+        encode::metadata_message(&self.json, Some(&self.revision.to_string()), &mut out)?;
+        Ok(out)
+    }
+
+    /// Whether a stored value ([`encode()`]) holds the same JSON as this object.
     #[must_use]
     pub fn same_content(&self, value: &[u8]) -> bool {
         let mut reader = Reader(value);

@@ -45,13 +45,14 @@ pub struct Change {
     /// The object before it.
     pub previous: Option<Shared>,
     line: OnceLock<Bytes>,
+    frame: OnceLock<Bytes>,
 }
 
 impl Change {
     /// A change.
     #[must_use]
     pub fn new(kind: ChangeKind, object: Shared, previous: Option<Shared>) -> Self {
-        Self { kind, object, previous, line: OnceLock::new() }
+        Self { kind, object, previous, line: OnceLock::new(), frame: OnceLock::new() }
     }
 
     /// The revision of the change.
@@ -64,6 +65,18 @@ impl Change {
     #[must_use]
     pub fn line(&self) -> Bytes {
         self.line.get_or_init(|| event_line(self.kind, &self.object)).clone()
+    }
+
+    /// The change as a frame of a protobuf watch stream: made on first demand, then shared by every watcher.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn frame<E>(&self, make: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
+        if let Some(made) = self.frame.get() {
+            return Ok(made.clone());
+        }
+        let made = make()?;
+        Ok(self.frame.get_or_init(|| made).clone())
     }
 }
 

@@ -15,8 +15,10 @@ use skep_api::kinds::{Kind, Scope, Subresource, Verb};
 use skep_api::{GroupResource, GroupVersion, Status};
 
 use super::body::{Body, BoxError, full};
+use super::compress;
 use super::health::{Health, text};
-use super::negotiate::{self, Accepted};
+use super::negotiate::{self, Accepted, Form, Offer};
+use super::protobuf;
 use super::respond;
 use super::route::{ResourcePath, Route, other_verb};
 use crate::auth::authn::{Authenticator, ClientCertificates};
@@ -77,9 +79,13 @@ impl Handler {
         let (parts, body) = request.into_parts();
         let route = Route::parse(parts.uri.path());
         let labels = self.metrics.labels(&route, &parts);
+        let accept = parts.headers.get(header::ACCEPT).cloned();
         let response = match self.run(connection, &route, parts, body).await {
             Ok(response) => response,
-            Err(status) => respond::failure(&status),
+            Err(status) => {
+                let accept = accept.as_ref().and_then(|accept| accept.to_str().ok());
+                respond::failure(&status, negotiate::error_form(accept))
+            }
         };
         self.metrics.observe(labels, response.status(), begun.elapsed());
         response
@@ -179,7 +185,7 @@ impl Handler {
         if let Some(stream) = subresource.filter(|subresource| is_streamed(*subresource)) {
             return self.kubelets.answer(&self.engine, &call, stream, &path.rest, parts, body).await;
         }
-        let accepted = negotiate::accept(header_of(&parts, header::ACCEPT))?;
+        let accepted = accepted(&call, path, &parts)?;
         let work = async {
             match parts.method {
                 Method::GET | Method::HEAD => self.read(&call, path).await,
@@ -193,22 +199,17 @@ impl Handler {
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, work).await.map_err(|_| {
             Status::new(504, skep_api::Reason::Timeout, "Timeout: request did not complete within the allotted timeout")
         })??;
-        Ok(self.encode(kind, &call, answer, accepted, &parts))
-    }
-
-    fn encode(
-        &self,
-        kind: &Arc<Kind>,
-        call: &Call<'_>,
-        answer: Answer,
-        accepted: Accepted,
-        parts: &Parts,
-    ) -> Response<Body> {
-        let mut response = respond::answer(kind, answer, accepted, call.query, call.now);
+        let wanted = respond::Wanted {
+            accepted,
+            gzip: compress::is_accepted(header_of(&parts, header::ACCEPT_ENCODING)),
+            query: call.query,
+            now: call.now,
+        };
+        let mut response = respond::answer(kind, answer, &wanted)?;
         if parts.method == Method::HEAD {
             *response.body_mut() = full(Bytes::new());
         }
-        response
+        Ok(response)
     }
 
     async fn read(&self, call: &Call<'_>, path: &ResourcePath) -> Result<Answer, Status> {
@@ -360,6 +361,11 @@ impl Handler {
             has("g=apidiscovery.k8s.io") && has("v=v2") && has("as=APIGroupDiscoveryList")
         });
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        // Discovery documents are objects, and come in the form that is asked for; the rest is JSON.
+        let form = match segments.first() {
+            Some(&("api" | "apis")) if !aggregated => negotiate::accept(Some(accept), Offer::PLAIN)?.form,
+            _ => Form::Json,
+        };
         let value = match segments.as_slice() {
             [""] => discovery::paths(&table),
             ["api"] | ["apis"] if aggregated => {
@@ -376,7 +382,7 @@ impl Handler {
             ["openid", "v1", "jwks"] => self.tokens.jwks(),
             _ => return Err(Status::no_such_path()),
         };
-        Ok(respond::json_response(200, &value))
+        respond::document(200, &value, form)
     }
 }
 
@@ -434,6 +440,18 @@ fn check_path(kind: &Kind, path: &ResourcePath) -> Result<(), Status> {
     let nowhere = kind.scope == Scope::Namespaced && path.namespace.is_empty() && !path.name.is_empty();
     let trailing = !path.rest.is_empty() && path.subresource != "proxy";
     if misplaced || nowhere || trailing { Err(Status::no_such_path()) } else { Ok(()) }
+}
+
+/// What the client gets: of a kind that is only asked (a review) there is no table, and no metadata alone.
+fn accepted(call: &Call<'_>, path: &ResourcePath, parts: &Parts) -> Result<Accepted, Status> {
+    let offer = Offer { protobuf: protobuf::is_offered(call.kind), shapes: call.kind.verbs != [Verb::Create] };
+    let accept = header_of(parts, header::ACCEPT);
+    let reads = parts.method == Method::GET || parts.method == Method::HEAD;
+    if reads && (call.query.watch || path.watch_prefix) {
+        negotiate::accept_stream(accept, offer)
+    } else {
+        negotiate::accept(accept, offer)
+    }
 }
 
 fn is_streamed(subresource: Subresource) -> bool {

@@ -1,9 +1,11 @@
 //! The HTTP side: TLS connections in, routing, negotiation, answers out. It knows no kind by name; the REST engine does the work.
 
 pub mod body;
+mod compress;
 mod handler;
 mod health;
 mod negotiate;
+mod protobuf;
 mod respond;
 mod route;
 mod server;
