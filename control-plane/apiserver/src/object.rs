@@ -14,6 +14,8 @@ use skep_api::schema::{Schemas, StructId};
 use skep_store::{Entry, Revision};
 
 const VERSION: u8 = 1;
+/// What stands before the metadata's members.
+const METADATA: &[u8] = b"\"metadata\":{";
 
 /// What selectors, the garbage collector and the list path ask of an object, kept beside its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,10 +95,20 @@ impl Object {
 
     /// Appends the whole JSON, resourceVersion included.
     pub fn write_json(&self, out: &mut BytesMut) {
+        self.write_json_from(0, out);
+    }
+
+    /// Appends the JSON without `apiVersion` and `kind`: as an item of a list that says what its items are.
+    pub fn write_json_untyped(&self, out: &mut BytesMut) {
+        out.put_slice(b"{");
+        self.write_json_from(self.splice - METADATA.len(), out);
+    }
+
+    fn write_json_from(&self, start: usize, out: &mut BytesMut) {
         let mut digits = [0u8; 20];
         let digits = decimal(self.revision.0, &mut digits);
         out.reserve(self.json.len() + digits.len() + 24);
-        out.put_slice(&self.json[..self.splice]);
+        out.put_slice(&self.json[start..self.splice]);
         out.put_slice(b"\"resourceVersion\":\"");
         out.put_slice(digits);
         out.put_slice(if self.json[self.splice] == b'}' { b"\"" } else { b"\"," });
@@ -238,9 +250,11 @@ fn put_json<T: serde::Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
 
 /// `{"apiVersion":"…","kind":"…","metadata":{` ends at the first `"metadata":{`: neither an API version nor a kind can hold a quote.
 fn splice_point(json: &[u8]) -> Option<usize> {
-    const MARK: &[u8] = b"\"metadata\":{";
     let head = &json[..json.len().min(1024)];
-    head.windows(MARK.len()).position(|window| window == MARK).map(|at| at + MARK.len()).filter(|at| *at < json.len())
+    head.windows(METADATA.len())
+        .position(|window| window == METADATA)
+        .map(|at| at + METADATA.len())
+        .filter(|at| *at < json.len())
 }
 
 fn put_str(out: &mut BytesMut, text: &str) {
@@ -326,6 +340,11 @@ mod tests {
         assert_eq!(json["metadata"]["resourceVersion"], "77");
         assert_eq!(json["aData"], object["aData"]);
         assert_eq!(read.to_value(), json);
+        let mut item = BytesMut::new();
+        read.write_json_untyped(&mut item);
+        let mut untyped = json;
+        untyped.as_object_mut().unwrap().retain(|field, _| field != "apiVersion" && field != "kind");
+        assert_eq!(serde_json::from_slice::<Value>(&item).unwrap(), untyped);
         assert_eq!(read.namespaced_name(), ("ns", "a"));
     }
 

@@ -111,7 +111,7 @@ impl ApiServer {
             authenticator,
             tokens,
             health: health(&cache, &ready),
-            kubelets: Kubelets::new(pki.kubelet_client()?),
+            kubelets: Kubelets::new(pki.kubelet_client()?).map_err(crate::pki::Error::from)?,
             documents: Documents::new(registry),
             metrics: Arc::new(Metrics::default()),
             public_address: SocketAddr::new(advertise, address.port()).to_string(),

@@ -27,7 +27,7 @@ use crate::auth::{Attributes, Target, User, reviews};
 use crate::discovery;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
-use crate::proxy::Kubelets;
+use crate::proxy::{Kubelets, Peer};
 use crate::rest::{Answer, Call, DeleteOptions, Engine, PatchType, Payload, Query};
 
 /// The largest body of a request; upstream's limit.
@@ -126,7 +126,8 @@ impl Handler {
                 let query = Query::parse(parts.uri.query())?;
                 self.authorize(&user, path, &parts.method, &query)?;
                 let kind = self.kind(path)?;
-                let call = ResourceRequest { path, user: &user, query: &query, now, kind: &kind };
+                let call =
+                    ResourceRequest { path, user: &user, query: &query, now, kind: &kind, peer: connection.peer };
                 self.resource(call, parts, body).await
             }
         }
@@ -171,18 +172,26 @@ impl Handler {
         }
     }
 
-    async fn resource<B>(&self, request: ResourceRequest<'_>, parts: Parts, body: B) -> Result<Response<Body>, Status>
+    async fn resource<B>(
+        &self,
+        request: ResourceRequest<'_>,
+        mut parts: Parts,
+        body: B,
+    ) -> Result<Response<Body>, Status>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let ResourceRequest { path, user, query, now, kind } = request;
+        let ResourceRequest { path, user, query, now, kind, peer } = request;
         let subresource = subresource(kind, path)?;
         let resource = kind.group_resource();
         check_path(kind, path)?;
         let namespace = if kind.scope == Scope::Cluster { "" } else { &path.namespace };
         let call = Call { kind, user, namespace, name: &path.name, subresource, query, now };
         if let Some(stream) = subresource.filter(|subresource| is_streamed(*subresource)) {
+            if let Some(peer) = peer {
+                parts.extensions.insert(Peer(peer.ip()));
+            }
             return self.kubelets.answer(&self.engine, &call, stream, &path.rest, parts, body).await;
         }
         let accepted = accepted(&call, path, &parts)?;
@@ -393,6 +402,7 @@ struct ResourceRequest<'a> {
     query: &'a Query,
     now: Timestamp,
     kind: &'a Arc<Kind>,
+    peer: Option<SocketAddr>,
 }
 
 fn owned(group: &str, version: &str) -> GroupVersion {

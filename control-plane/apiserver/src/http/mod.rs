@@ -13,5 +13,6 @@ mod server;
 pub use body::Body;
 pub use handler::{Connection, Handler, TrustedUser};
 pub use health::Health;
+pub(crate) use negotiate::essence;
 pub use route::{ResourcePath, Route};
 pub use server::{Bound, serve};

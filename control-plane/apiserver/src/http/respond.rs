@@ -238,7 +238,8 @@ fn list(
     let value = match accepted.shape {
         Shape::Whole if accepted.form == Form::Json => return Ok(whole_list(kind, page, &metadata)),
         Shape::Whole => json!({
-            "kind": kind.list_kind, "apiVersion": kind.group_version.to_string(), "metadata": metadata, "items": trees(&page),
+            "kind": kind.list_kind, "apiVersion": kind.group_version.to_string(), "metadata": metadata,
+            "items": page.objects.iter().map(|object| item(kind, object)).collect::<Vec<_>>(),
         }),
         Shape::Metadata | Shape::MetadataList => {
             let items: Vec<Value> = trees(&page).iter().map(|value| metadata_only(value, accepted)).collect();
@@ -292,16 +293,31 @@ fn whole_list(kind: &Arc<Kind>, page: ListPage, metadata: &Value) -> Encoded {
     })))
 }
 
+/// As upstream, items of typed lists do not repeat their type, and those of custom resources do.
 fn put_item(kind: &Kind, out: &mut BytesMut, object: &Object, first: bool) {
     if !first {
         out.extend_from_slice(b",");
     }
-    if kind.conversion.is_none() {
-        object.write_json(out);
-    } else {
-        let value = serde_json::to_vec(&served(kind, object)).expect("a tree of values always encodes");
-        out.extend_from_slice(&value);
+    match &kind.conversion {
+        None if protobuf::is_offered(kind) => object.write_json_untyped(out),
+        None => object.write_json(out),
+        Some(_) => {
+            let value = serde_json::to_vec(&item(kind, object)).expect("a tree of values always encodes");
+            out.extend_from_slice(&value);
+        }
     }
+}
+
+/// An item of a list as a tree.
+fn item(kind: &Kind, object: &Object) -> Value {
+    let mut value = served(kind, object);
+    if protobuf::is_offered(kind)
+        && let Some(fields) = value.as_object_mut()
+    {
+        fields.remove("apiVersion");
+        fields.remove("kind");
+    }
+    value
 }
 
 /// A watch as a stream of JSON lines or protobuf frames. Changes that wait together are sent together.

@@ -1,5 +1,11 @@
-//! Streams to kubelets: logs, exec, attach, port-forward and node proxy. The API server finds the node and authorizes; the bytes between client and
-//! kubelet are theirs: an upgraded connection (WebSocket or SPDY) is tunnelled as it is.
+//! Streams to kubelets: logs, exec, attach and port-forward; and the `proxy` subresources, which reach pods, services and nodes. The API server finds the
+//! other end and authorizes; the bytes between client and server are theirs: an upgraded connection (WebSocket or SPDY) is tunnelled as it is.
+
+mod any_certificate;
+mod destination;
+mod resource;
+mod reverse;
+mod rewrite;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +35,13 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Reaches kubelets with the API server's own client certificate.
 pub struct Kubelets {
     tls: Arc<rustls::ClientConfig>,
+    any_certificate: Arc<rustls::ClientConfig>,
     tunnels: TaskTracker,
 }
+
+/// The address that a request came from, as an extension of it: proxied servers are told.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub std::net::IpAddr);
 
 /// Where a kubelet answers.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,9 +52,11 @@ struct Endpoint {
 
 impl Kubelets {
     /// With a TLS configuration that trusts the kubelets' authority and shows the API server's certificate.
-    #[must_use]
-    pub fn new(tls: Arc<rustls::ClientConfig>) -> Self {
-        Self { tls, tunnels: TaskTracker::new() }
+    ///
+    /// # Errors
+    /// When TLS without a trusted authority, for pods and services, can't be configured.
+    pub fn new(tls: Arc<rustls::ClientConfig>) -> Result<Self, rustls::Error> {
+        Ok(Self { tls, any_certificate: any_certificate::config()?, tunnels: TaskTracker::new() })
     }
 
     /// Answers a streaming subresource by asking the kubelet of the pod's node.
@@ -66,6 +79,9 @@ impl Kubelets {
         if call.name.is_empty() {
             return Err(Status::method_not_allowed(&call.kind.group_resource(), parts.method.as_str()));
         }
+        if subresource == Subresource::Proxy {
+            return self.proxy(engine, call, rest, parts, body).await;
+        }
         let object = engine.newest(call).await?;
         let object = served(call.kind, &object);
         let (node, path) = match (&*call.kind.plural, subresource) {
@@ -79,10 +95,6 @@ impl Kubelets {
             ("pods", Subresource::PortForward) => {
                 let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
                 (node_of(call, &object)?, format!("/portForward/{}/{}{query}", call.namespace, call.name))
-            }
-            ("nodes", Subresource::Proxy) => {
-                let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-                (call.name.to_owned(), format!("/{rest}{query}"))
             }
             _ => {
                 return Err(Status::new(
@@ -142,7 +154,7 @@ impl Kubelets {
                 return Err(Status::bad_request("the connection can't be upgraded"));
             };
             let kubelet_upgrade = hyper::upgrade::on(&mut response);
-            self.tunnels.spawn(tunnel(client_upgrade, kubelet_upgrade));
+            self.tunnels.spawn(reverse::tunnel(client_upgrade, kubelet_upgrade));
         }
         let (parts, body) = response.into_parts();
         let body: Body = body.map_err(|error| -> BoxError { error.into() }).boxed_unsync();
@@ -166,18 +178,6 @@ async fn refusal(response: Response<Body>) -> Status {
         404 => Status::new(404, skep_api::Reason::NotFound, text),
         500 => Status::internal(text),
         _ => Status::new(code, skep_api::Reason::Unknown, text),
-    }
-}
-
-async fn tunnel(client: hyper::upgrade::OnUpgrade, kubelet: hyper::upgrade::OnUpgrade) {
-    match tokio::try_join!(client, kubelet) {
-        Ok((client, kubelet)) => {
-            let (mut client, mut kubelet) = (TokioIo::new(client), TokioIo::new(kubelet));
-            if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut kubelet).await {
-                debug!(%error, "a stream to a kubelet ended");
-            }
-        }
-        Err(error) => debug!(%error, "a stream to a kubelet was not upgraded"),
     }
 }
 
