@@ -149,7 +149,7 @@ async fn ensure_object(
     let kind = table.get(group, version, plural).ok_or_else(Status::no_such_path)?;
     let user = User::system("system:apiserver");
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let query = Query::default();
+    let query = Query { field_manager: "kube-apiserver".to_owned(), ..Query::default() };
     let call = Call { kind, user: &user, namespace, name: "", subresource: None, query: &query, now: Timestamp::now() };
     let Some(there) = engine.find(&kind.group_resource(), namespace, &name) else {
         return match engine.create_object(&call, object, Vec::new()).await {

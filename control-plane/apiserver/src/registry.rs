@@ -12,6 +12,8 @@ use skep_api::{GroupResource, GroupVersion};
 pub struct Table {
     by_path: HashMap<(String, String, String), Arc<Kind>>,
     groups: Vec<GroupVersions>,
+    /// The resources that objects of other kinds are stored under, too.
+    shared: Vec<(&'static str, &'static str)>,
 }
 
 /// Kinds by version.
@@ -34,6 +36,7 @@ impl Table {
         for kind in kinds {
             let kind = Arc::new(kind);
             let GroupVersion { group, version } = &kind.group_version;
+            table.shared.extend(kind.conversion.map(|conversion| conversion.stored_as));
             table.by_path.insert((group.to_string(), version.to_string(), kind.plural.to_string()), kind.clone());
             let at = by_group.iter().position(|(name, _)| name == group).unwrap_or_else(|| {
                 by_group.push((group.to_string(), BTreeMap::new()));
@@ -59,6 +62,13 @@ impl Table {
     #[must_use]
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
         self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
+    /// Whether objects of a kind can be seen as another kind or in another version.
+    #[must_use]
+    pub fn is_shared(&self, kind: &Kind) -> bool {
+        kind.conversion.is_some()
+            || self.shared.iter().any(|(group, plural)| kind.plural == *plural && kind.group_version.group == *group)
     }
 
     /// The groups, core first as declared.

@@ -19,6 +19,7 @@ mod owned;
 mod reconcile;
 mod remove;
 mod reset;
+mod scale;
 mod server_side;
 mod shape;
 mod update;
@@ -32,6 +33,7 @@ pub use conflict::Conflict;
 pub use fields::Fields;
 pub use managers::{Entry, Managers, Operation, differ_in_times_only, validate};
 pub use reset::reset_fields;
+pub use scale::{parent_managers, scale_managers};
 pub use server_side::{Applied, apply};
 pub use shape::Node;
 pub use update::update;
@@ -69,7 +71,7 @@ pub trait Versions {
     /// An object in another version, by its `apiVersion`; `None` if there is no such version.
     fn convert(&self, object: &Value, api_version: &str) -> Option<Value>;
 
-    /// Whether a schema may be another than when an object was stored, so that sets of fields are fitted to it.
+    /// Whether a schema may change while the server runs, so that every write fits the sets of fields to it. Applies always do.
     fn may_change(&self) -> bool;
 }
 

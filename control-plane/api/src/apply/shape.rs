@@ -185,7 +185,10 @@ impl<'a> Entries<'a> {
     }
 
     /// The value of a key as upstream's Go structs show it: what is always there is, and what is no pointer and zero is not.
-    pub(super) fn shown<'v>(self, object: &'v Map<String, Value>, key: &str) -> Option<&'v Value> {
+    pub(super) fn shown<'v>(self, object: &'v Map<String, Value>, key: &str) -> Option<&'v Value>
+    where
+        'a: 'v,
+    {
         match object.get(key) {
             None => self.always(key),
             Some(value) => match self.unboxed(key) {
@@ -195,9 +198,15 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// A struct that Go does not hold by a pointer, which is there even where nothing is in it.
-    pub(super) fn always(self, key: &str) -> Option<&'static Value> {
-        self.unboxed(key).filter(|field| matches!(field.type_, Type::Struct(_))).map(|_| &*EMPTY)
+    /// What Go always writes, even where nothing is in it: a struct that it does not hold by a pointer, and a field without `omitempty`.
+    pub(super) fn always(self, key: &str) -> Option<&'a Value> {
+        let field = self.unboxed(key)?;
+        match field.type_ {
+            Type::Struct(_) => Some(&EMPTY),
+            Type::List(_) | Type::Map(_) if field.required => Some(&Value::Null),
+            _ if field.required => field.default.as_ref(),
+            _ => None,
+        }
     }
 
     /// The names of the structs that are always there.
@@ -206,7 +215,8 @@ impl<'a> Entries<'a> {
             Self::Struct(_, found) => found.fields.as_slice(),
             Self::Any(_) => &[],
         };
-        fields.iter().map(|field| field.name.as_str()).filter(move |name| self.always(name).is_some())
+        let structs = fields.iter().filter(|field| matches!(field.type_, Type::Struct(_)));
+        structs.map(|field| field.name.as_str()).filter(move |name| self.unboxed(name).is_some())
     }
 
     /// A declared field that Go does not hold by a pointer, where it is known how Go holds fields at all.

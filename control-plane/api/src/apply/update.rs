@@ -30,7 +30,10 @@ static STRIPPED: LazyLock<Fields> = LazyLock::new(|| {
     ])
 });
 
-/// The managers after a write that is no apply. Both objects are without `managedFields`; `old` is `null` for a create.
+/// Owners are nobody's: the old object may come with them.
+static OWNERS: LazyLock<Fields> = LazyLock::new(|| Fields::named(&[&["metadata", "managedFields"]]));
+
+/// The managers after a write that is no apply. The new object comes without `managedFields`; `old` is `null` for a create.
 ///
 /// A manager comes to own what it changes, and others lose that; what does not change keeps its owners. Nothing is tracked for objects that have no managers.
 #[must_use]
@@ -52,6 +55,7 @@ pub(super) fn record(
 ) -> Managers {
     let mut comparison = compare(versions.node(), or_empty(old), new, View::Both);
     comparison.ignore(writer.reset);
+    comparison.removed.subtract_recursively(&OWNERS);
     // What the client sent may hold entries that say nothing.
     let mut managers = managers;
     managers.entries_mut().retain(|entry| !entry.fields.is_empty());
@@ -59,7 +63,7 @@ pub(super) fn record(
         return managers;
     }
     let mut changes = Changes::new(versions, writer, old, new, comparison);
-    let managers = fitted(managers, old, versions, writer.api_version);
+    let managers = if versions.may_change() { fitted(managers, old, versions, writer.api_version) } else { managers };
     let (mut managers, conflicts) = changes.settle(managers, None);
     take(&mut managers, conflicts);
     let Comparison { mut added, modified, .. } = changes.own;
@@ -165,9 +169,9 @@ pub(super) fn take(managers: &mut Managers, conflicts: Vec<Conflict>) {
     managers.entries_mut().retain(|entry| !entry.fields.is_empty());
 }
 
-/// Fits the sets to the schemas as they are now, where those can have changed since.
+/// Fits the sets to the schemas as they are now.
 pub(super) fn fitted(mut managers: Managers, live: &Value, versions: &dyn Versions, api_version: &str) -> Managers {
-    if !versions.may_change() || live.is_null() {
+    if live.is_null() {
         return managers;
     }
     for entry in managers.entries_mut() {

@@ -145,6 +145,14 @@ pub fn decode_type(body: &[u8], media: Media, schema: &str) -> Result<Value, Sta
     }
 }
 
+/// Reads a body of which no schema is known yet, in YAML or JSON: an applied object. Beside it comes what is wrong with it strictly, keys that stand twice.
+///
+/// # Errors
+/// What can't be read, in the parser's words.
+pub fn decode_untyped(body: &[u8]) -> Result<(Value, Option<String>), String> {
+    yaml::read_untyped(body)
+}
+
 /// The name of the scheme that upstream's server looks kinds up in.
 const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
 

@@ -123,7 +123,8 @@ impl Handler {
                 self.other(&parts).await
             }
             Route::Resource(path) => {
-                let query = Query::parse(parts.uri.query())?;
+                let mut query = Query::parse(parts.uri.query())?;
+                header_of(&parts, header::USER_AGENT).unwrap_or_default().clone_into(&mut query.user_agent);
                 self.authorize(&user, path, &parts.method, &query)?;
                 let kind = self.kind(path)?;
                 let call =
@@ -249,6 +250,7 @@ impl Handler {
         match call.subresource {
             None if call.name.is_empty() => {
                 allowed(call, Verb::Create)?;
+                call.query.check_options("CreateOptions", None)?;
                 let body = collect(body).await?;
                 if call.kind.verbs == [Verb::Create] {
                     return self.review(call, &body, media);
@@ -297,6 +299,7 @@ impl Handler {
         B::Error: Into<BoxError>,
     {
         named(call, "PUT")?;
+        call.query.check_options("UpdateOptions", None)?;
         let media = negotiate::content(header_of(parts, header::CONTENT_TYPE))?;
         match call.subresource {
             None => {
@@ -318,6 +321,7 @@ impl Handler {
     {
         named(call, "PATCH")?;
         let type_ = PatchType::of(negotiate::essence(header_of(parts, header::CONTENT_TYPE)))?;
+        call.query.check_options("PatchOptions", Some(type_))?;
         match call.subresource {
             None => {
                 allowed(call, Verb::Patch)?;

@@ -6,6 +6,7 @@ use skep_api::kinds::WriteContext;
 use skep_api::{Reason, Status};
 use skep_store::{Batch, Condition, Error as StoreError, Op, Revision, Write};
 
+use super::owners::Ownership;
 use super::{Answer, Call, Engine, Payload, metadata, rfc3339, served, store_error};
 use crate::admission::Operation;
 use crate::keys;
@@ -29,6 +30,20 @@ impl Engine {
     /// # Errors
     /// As [`Self::create`], but for what can't be read.
     pub async fn create_object(&self, call: &Call<'_>, object: Value, warnings: Vec<String>) -> Result<Answer, Status> {
+        self.create_owned(call, object, warnings, Ownership::Changed).await
+    }
+
+    /// [`Self::create_object`] of an object whose fields are owned so.
+    ///
+    /// # Errors
+    /// As [`Self::create`], but for what can't be read.
+    pub(super) async fn create_owned(
+        &self,
+        call: &Call<'_>,
+        object: Value,
+        warnings: Vec<String>,
+        ownership: Ownership,
+    ) -> Result<Answer, Status> {
         if !metadata::text(&object, "resourceVersion").is_empty() {
             return Err(Status::new(
                 500,
@@ -39,7 +54,7 @@ impl Engine {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match self.try_create(call, object.clone(), warnings.clone()).await {
+            match self.try_create(call, object.clone(), warnings.clone(), ownership).await {
                 Err(status)
                     if status.reason == Reason::AlreadyExists
                         && metadata::text(&object, "name").is_empty()
@@ -54,10 +69,12 @@ impl Engine {
         call: &Call<'_>,
         mut object: Value,
         mut warnings: Vec<String>,
+        ownership: Ownership,
     ) -> Result<Answer, Status> {
         let kind = call.kind;
         metadata::match_namespace(call, &mut object)?;
         kind.strategy.default(&mut object);
+        self.record_owners(call, &Value::Null, &mut object, ownership);
         // Admission reads the cache: what was written before this request (its namespace, its service account) must be there.
         self.cache.wait_for_latest(&call.kind.storage_resource()).await?;
         let request = Self::admission_request(call, Operation::Create, None);

@@ -64,7 +64,7 @@ pub(crate) fn match_name(call: &Call<'_>, object: &mut Value) -> Result<(), Stat
 /// Sets what only the system sets on a new object.
 pub(crate) fn fill_system_fields(kind: &Kind, object: &mut Value, call: &Call<'_>) {
     let metadata = of(object);
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "selfLink", "managedFields"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "selfLink"] {
         metadata.remove(field);
     }
     metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
@@ -79,7 +79,6 @@ pub(crate) fn fill_system_fields(kind: &Kind, object: &mut Value, call: &Call<'_
 /// Keeps what only the system sets from the object before; a client may leave these out, and validation refuses other values.
 pub(crate) fn carry_system_fields(object: &mut Value, old: &Value) {
     let metadata = of(object);
-    metadata.remove("managedFields");
     metadata.remove("selfLink");
     for field in ["uid", "creationTimestamp"] {
         if metadata.get(field).is_none_or(Value::is_null) {

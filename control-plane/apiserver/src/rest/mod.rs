@@ -4,12 +4,14 @@
 //! commit. Of a read: watch cache → shared bytes. Decisions are pure functions ([`deletion`], the kinds' strategies); this module does the I/O.
 
 mod allocate;
+mod apply;
 mod create;
 mod delete;
 pub mod deletion;
 mod list;
 mod metadata;
 mod options;
+mod owners;
 mod patch;
 mod pods;
 pub mod query;

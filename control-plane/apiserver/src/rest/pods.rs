@@ -7,6 +7,7 @@ use skep_api::gvk::{GroupKind, Name};
 use skep_api::kinds::Subresource;
 use skep_api::kinds::core::pod;
 
+use super::owners::Ownership;
 use super::{Answer, Call, DeleteOptions, Engine, Payload, metadata, served};
 use crate::auth::token::Tokens;
 
@@ -26,7 +27,8 @@ impl Engine {
         let resource = call.kind.group_resource();
         let now = super::rfc3339(call.now);
         let call = &Call { subresource: Some(Subresource::Binding), ..*call };
-        self.change(call, false, |old| {
+        // Nobody owns where a pod runs, as upstream has it.
+        self.change_owned(call, false, Ownership::Kept, |old| {
             let own = metadata::text(old, "uid");
             if !uid.is_empty() && uid != own {
                 let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");

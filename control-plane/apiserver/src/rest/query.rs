@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use skep_api::Status;
+use skep_api::field::{Error as FieldError, Path};
+use skep_api::gvk::{GroupKind, Name};
 use skep_store::Revision;
+
+use super::patch::PatchType;
 
 /// What to do with fields that the schema does not know: `fieldValidation`.
 pub use skep_api::decode::FieldValidation;
@@ -37,8 +41,10 @@ pub struct Query {
     pub field_manager: String,
     /// `fieldValidation`
     pub field_validation: Option<FieldValidation>,
-    /// `force=true`
-    pub force: bool,
+    /// `force`; `None` when it is not given.
+    pub force: Option<bool>,
+    /// The `User-Agent` header, which names the field manager of a request that does not.
+    pub user_agent: String,
     /// `gracePeriodSeconds`
     pub grace_period: Option<i64>,
     /// `propagationPolicy`
@@ -84,12 +90,7 @@ impl Query {
                     }
                     out.dry_run = true;
                 }
-                "fieldManager" => {
-                    if value.len() > 128 {
-                        return Err(Status::bad_request("fieldManager: Too long: may not be more than 128 bytes"));
-                    }
-                    value.clone_into(&mut out.field_manager);
-                }
+                "fieldManager" => value.clone_into(&mut out.field_manager),
                 "fieldValidation" if !value.is_empty() => {
                     out.field_validation = Some(match value {
                         "Strict" => FieldValidation::Strict,
@@ -102,7 +103,7 @@ impl Query {
                         }
                     });
                 }
-                "force" => out.force = flag(value),
+                "force" => out.force = Some(flag(value)),
                 "gracePeriodSeconds" if !value.is_empty() => out.grace_period = Some(number(&key, value)?),
                 "propagationPolicy" => value.clone_into(&mut out.propagation_policy),
                 "orphanDependents" => out.orphan_dependents = Some(flag(value)),
@@ -112,6 +113,35 @@ impl Query {
             }
         }
         Ok(out)
+    }
+
+    /// Checks what comes with a write: its options are a `CreateOptions`, `UpdateOptions` or `PatchOptions`.
+    ///
+    /// # Errors
+    /// 422 for a field manager that is too long, not printable or missing, and for a force that forces nothing.
+    pub(crate) fn check_options(&self, kind: &'static str, patch: Option<PatchType>) -> Result<(), Status> {
+        let path = Path::new("fieldManager");
+        let mut errors = Vec::new();
+        match patch {
+            Some(PatchType::Apply) if self.field_manager.is_empty() => {
+                errors.push(FieldError::required(&path, "is required for apply patch"));
+            }
+            Some(PatchType::Json | PatchType::Merge | PatchType::Strategic) if self.force.is_some() => {
+                errors.push(FieldError::forbidden(&Path::new("force"), "may not be specified for non-apply patch"));
+            }
+            _ => {}
+        }
+        errors.extend(skep_api::meta::validate_field_manager(&self.field_manager, &path));
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let kind = GroupKind { group: Name::Borrowed("meta.k8s.io"), kind: Name::Borrowed(kind) };
+        Err(Status::invalid(&kind, "", &errors))
+    }
+
+    /// The name of who writes, for `managedFields`.
+    pub(crate) fn manager(&self) -> String {
+        skep_api::apply::manager_of(&self.field_manager, &self.user_agent)
     }
 
     /// What unknown fields do; upstream's default is to warn.

@@ -1,12 +1,17 @@
 //! `/scale`: an object seen as an autoscaling/v1 Scale.
 
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
-use skep_api::Status;
+use skep_api::apply::{self, Fields, Managers, Node, Versions, Writer};
 use skep_api::decode::{Media, decode_type};
 use skep_api::field::{Error as FieldError, Path};
 use skep_api::gvk::{GroupKind, Name};
+use skep_api::schema::{Schemas, Type};
 use skep_api::selector::LabelSelector;
+use skep_api::{GroupVersion, Reason, Status};
 
+use super::owners::{self, Ownership};
 use super::patch::PatchType;
 use super::{Answer, Call, Engine, Payload, served};
 
@@ -26,7 +31,7 @@ impl Engine {
     /// 400, 404, 409, 422.
     pub async fn update_scale(&self, call: &Call<'_>, body: &[u8], media: Media) -> Result<Answer, Status> {
         let scale = decode_type(body, media, "io.k8s.api.autoscaling.v1.Scale")?;
-        self.change_scale(call, |_| Ok(scale.clone())).await
+        self.change_scale(call, Ownership::Scaled, |_| Ok((scale.clone(), None))).await
     }
 
     /// `patch` of a Scale.
@@ -34,14 +39,50 @@ impl Engine {
     /// # Errors
     /// 400, 404, 409, 415, 422.
     pub async fn patch_scale(&self, call: &Call<'_>, body: &[u8], type_: PatchType) -> Result<Answer, Status> {
+        if type_ == PatchType::Apply {
+            return self.apply_scale(call, body).await;
+        }
         let patch: Value = serde_json::from_slice(body)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-        self.change_scale(call, |old| {
+        self.change_scale(call, Ownership::Scaled, |old| {
+            let old = of(old);
             // A Scale has no lists with keys: strategic merge is merge.
-            match type_ {
-                PatchType::Json => skep_api::patch::json(old, &patch),
-                PatchType::Merge | PatchType::Strategic => skep_api::patch::merge(old, &patch),
-            }
+            let patched = match type_ {
+                PatchType::Json => skep_api::patch::json(&old, &patch),
+                PatchType::Merge | PatchType::Strategic | PatchType::Apply => skep_api::patch::merge(&old, &patch),
+            };
+            Ok((patched?, None))
+        })
+        .await
+    }
+
+    /// Server-side apply of a Scale: of the object's replicas, whose owners are the Scale's.
+    async fn apply_scale(&self, call: &Call<'_>, body: &[u8]) -> Result<Answer, Status> {
+        let (applied, _) = super::apply::read(body)?;
+        super::apply::check_type(&applied, &GroupVersion::new("autoscaling", "v1"), "Scale")?;
+        let (manager, now) = (call.query.manager(), super::rfc3339(call.now));
+        let path = ["spec", "replicas"];
+        self.change_scale(call, Ownership::Given, |old| {
+            let parent = match old["metadata"]["managedFields"].as_array() {
+                Some(list) => Managers::parse(list).map_err(|why| {
+                    Status::new(500, Reason::Unknown, format!("failed to decode managed fields: {why}"))
+                })?,
+                None => Managers::default(),
+            };
+            let writer = Writer {
+                manager: &manager,
+                subresource: "scale",
+                api_version: "autoscaling/v1",
+                now: Some(&now),
+                reset: &Fields::default(),
+            };
+            let before = of(old);
+            let owners = apply::scale_managers(&parent, &path);
+            let force = call.query.force.unwrap_or(false);
+            let outcome = apply::apply(owners, &before, &applied, &ScaleVersions, &writer, force)?;
+            let version = call.kind.group_version.to_string();
+            let owners = apply::parent_managers(parent, outcome.managers, &path, &version);
+            Ok((outcome.object.unwrap_or(before), Some(owners.into_value())))
         })
         .await
     }
@@ -49,15 +90,19 @@ impl Engine {
     async fn change_scale(
         &self,
         call: &Call<'_>,
-        change: impl Fn(&Value) -> Result<Value, Status>,
+        ownership: Ownership,
+        change: impl Fn(&Value) -> Result<(Value, Option<Value>), Status>,
     ) -> Result<Answer, Status> {
         let answer = self
-            .change(call, false, |old| {
+            .change_owned(call, false, ownership, |old| {
                 let before = of(old);
-                let scale = change(&before)?;
+                let (scale, managers) = change(old)?;
                 let replicas = replicas(call, &scale)?;
                 let mut object = old.clone();
                 object["spec"]["replicas"] = replicas.into();
+                if ownership == Ownership::Given {
+                    owners::put(&mut object, managers);
+                }
                 let version = &scale["metadata"]["resourceVersion"];
                 let metadata = super::metadata::of(&mut object);
                 if version.as_str().is_none_or(str::is_empty) || *version == before["metadata"]["resourceVersion"] {
@@ -70,6 +115,29 @@ impl Engine {
             .await?;
         let scale = of(&Self::tree(call.kind, &answer.payload));
         Ok(Answer::with(answer.code, Payload::Value(scale), answer.warnings))
+    }
+}
+
+/// A Scale has one version.
+struct ScaleVersions;
+
+impl Versions for ScaleVersions {
+    fn node(&self) -> Node<'_> {
+        static ROOT: LazyLock<Type> =
+            LazyLock::new(|| Schemas::builtin().id("io.k8s.api.autoscaling.v1.Scale").map_or(Type::Raw, Type::Struct));
+        Node::root(Schemas::builtin(), &ROOT)
+    }
+
+    fn node_of(&self, _: &str) -> Option<Node<'_>> {
+        None
+    }
+
+    fn convert(&self, _: &Value, _: &str) -> Option<Value> {
+        None
+    }
+
+    fn may_change(&self) -> bool {
+        false
     }
 }
 

@@ -8,6 +8,7 @@ use skep_api::kinds::{Subresource, WriteContext};
 use skep_api::{Reason, Status};
 use skep_store::{Batch, Condition, Error as StoreError, Op, Write};
 
+use super::owners::{self, Ownership};
 use super::{Answer, Call, Engine, Payload, deletion, metadata, rfc3339, served, store_error};
 use crate::admission::Operation;
 use crate::object::Shared;
@@ -58,6 +59,20 @@ impl Engine {
         strict: bool,
         change: impl Fn(&Value) -> Changed,
     ) -> Result<Answer, Status> {
+        self.change_owned(call, strict, Ownership::Changed, change).await
+    }
+
+    /// [`Self::change`] of an object whose fields are owned so after it.
+    ///
+    /// # Errors
+    /// As [`Self::change`].
+    pub(super) async fn change_owned(
+        &self,
+        call: &Call<'_>,
+        strict: bool,
+        ownership: Ownership,
+        change: impl Fn(&Value) -> Changed,
+    ) -> Result<Answer, Status> {
         let mut current = self.newest(call).await?;
         for _ in 0..ATTEMPTS {
             let old = served(call.kind, &current);
@@ -76,7 +91,7 @@ impl Engine {
             if !given.is_empty() && given != current.revision.to_string() {
                 return Err(Status::modified(&call.kind.group_resource(), call.name));
             }
-            match self.write(call, &current, &old, object, warnings).await? {
+            match self.write(call, &current, &old, object, warnings, ownership).await? {
                 Written::Done(answer) => return Ok(answer),
                 Written::Lost(now_at) => {
                     self.cache.wait_for(now_at).await?;
@@ -97,9 +112,10 @@ impl Engine {
         old: &Value,
         object: Value,
         mut warnings: Vec<String>,
+        ownership: Ownership,
     ) -> Result<Written, Status> {
         let kind = call.kind;
-        let object = self.prepare_update(call, old, object)?;
+        let object = self.prepare_update(call, old, object, ownership)?;
         warnings.extend(kind.strategy.warnings(&object, Some(old)));
         if deletion::is_finished(kind, &object) {
             return self.remove(call, current, object, warnings).await;
@@ -141,7 +157,13 @@ impl Engine {
     }
 
     /// Defaults, admission and the kind's rules on a changed object.
-    fn prepare_update(&self, call: &Call<'_>, old: &Value, mut object: Value) -> Result<Value, Status> {
+    fn prepare_update(
+        &self,
+        call: &Call<'_>,
+        old: &Value,
+        mut object: Value,
+        ownership: Ownership,
+    ) -> Result<Value, Status> {
         let kind = call.kind;
         kind.strategy.default(&mut object);
         let now = rfc3339(call.now);
@@ -154,7 +176,10 @@ impl Engine {
             );
             return Err(Status::conflict(&kind.group_resource(), call.name, &why));
         }
+        let given = metadata::of(&mut object).remove("managedFields");
         let mut object = narrow(call.subresource, object, old);
+        owners::put(&mut object, given);
+        self.record_owners(call, old, &mut object, ownership);
         let request = Self::admission_request(call, Operation::Update, Some(old));
         self.admission.admit(&request, &mut object, &*self.cache)?;
         metadata::carry_system_fields(&mut object, old);
@@ -187,6 +212,7 @@ impl Engine {
         }
         let request = Self::admission_request(call, Operation::Update, Some(old));
         self.admission.validate(&request, &object, &*self.cache)?;
+        owners::keep_times(&mut object, old);
         Ok(object)
     }
 

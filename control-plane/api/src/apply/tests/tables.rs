@@ -26,7 +26,6 @@ fn a_creator_owns_what_it_wrote_but_no_metadata_of_the_systems_and_no_structs_th
     assert_eq!(
         stored.owned("kubectl"),
         [
-            ".spec.containers",
             ".spec.containers[name=\"c\"]",
             ".spec.containers[name=\"c\"].image",
             ".spec.containers[name=\"c\"].name",
