@@ -101,15 +101,15 @@ pub(crate) fn wait_for_child(name: &str, log: &Path, child: &mut Child, mut read
 /// # Errors
 /// When a signal can't be sent.
 pub(crate) fn stop(layout: &Layout, part: &Part) -> Result<()> {
-    end_matching(&part.name(), |executable, arguments| part.is(layout, executable, arguments))
+    end(&part.name(), &|one| part.is(layout, &one.executable, &one.arguments))
 }
 
-/// Ends every process whose executable and arguments match: asks first, and insists when it does not hear.
+/// Kills every process whose executable and arguments match.
 ///
 /// # Errors
-/// When a signal can't be sent.
-pub(crate) fn end_matching(name: &str, matches: impl Fn(&Path, &[String]) -> bool) -> Result<()> {
-    end(name, &|one| matches(&one.executable, &one.arguments))
+/// When a signal can't be sent, or one does not die.
+pub(crate) fn kill_matching(name: &str, matches: impl Fn(&Path, &[String]) -> bool) -> Result<()> {
+    kill_all(name, || Ok(pids(&|one| matches(&one.executable, &one.arguments))))
 }
 
 /// Whether a process runs whose executable and arguments match.

@@ -7,13 +7,10 @@ use anyhow::{Result, bail};
 
 use super::layout::Layout;
 use super::parts::{Part, is_shim};
-use super::tunables;
 use super::up::{Settings, owner};
+use super::{leftovers, tunables};
 use crate::deploy::progress::Progress;
 use crate::deploy::{cgroups, containerd, mounts, network, processes};
-
-/// Where kubelets put a link for each container's log, whatever their configuration says (`ContainerLogsDir`).
-const LOG_LINKS: &str = "/var/log/containers";
 
 /// Runs the steps. What outlives a failure is found again by running it again.
 ///
@@ -37,11 +34,11 @@ pub(super) fn run(data_dir: &Path) -> Result<()> {
             cgroups::kill(&layout.cgroup())?;
         }
         end(&layout, Part::Containerd)?;
-        processes::end_matching("a container's shim", |_, arguments| is_shim(data_dir, arguments))?;
+        processes::kill_matching("a container's shim", |_, arguments| is_shim(data_dir, arguments))?;
         end(&layout, Part::Etcd)
     })?;
     progress.step("removing mounts, cgroups and network", || {
-        let leftovers = containerd::leftovers_of(&layout.path("containerd/state"));
+        let of_containerd = containerd::leftovers_of(&layout.path("containerd/state"));
         mounts::unmount_below(data_dir)?;
         if on_machine {
             if network::has_link(&layout.link()) {
@@ -50,8 +47,8 @@ pub(super) fn run(data_dir: &Path) -> Result<()> {
             network::remove_namespace(&layout.netns_file())?;
             cgroups::remove(&layout.cgroup())?;
         }
-        containerd::remove_leftovers(&leftovers)?;
-        remove_log_links(data_dir);
+        containerd::remove_leftovers(&of_containerd)?;
+        leftovers::remove(data_dir)?;
         tunables::restore(&layout.path("tunables.json"))
     })?;
     progress.step("removing data", || remove_data(data_dir))?;
@@ -60,20 +57,10 @@ pub(super) fn run(data_dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Without asking first: what it would tidy up goes with the rest.
 fn end(layout: &Layout, part: Part) -> Result<()> {
     let data_dir = layout.data_dir();
-    processes::end_matching(part.program(), |executable, arguments| part.is(data_dir, executable, arguments))
-}
-
-fn remove_log_links(data_dir: &Path) {
-    for entry in fs::read_dir(LOG_LINKS).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if fs::read_link(&path).is_ok_and(|target| target.starts_with(data_dir)) {
-            let _ = fs::remove_file(path);
-        }
-    }
-    // Fails where it holds something, which is another's.
-    let _ = fs::remove_dir(LOG_LINKS);
+    processes::kill_matching(part.program(), |executable, arguments| part.is(data_dir, executable, arguments))
 }
 
 /// The settings go last: they lead to the rest.

@@ -7,6 +7,7 @@
 mod down;
 mod files;
 mod layout;
+mod leftovers;
 mod parts;
 mod pki;
 mod tunables;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::{Layout, NAME, UPLINK};
 use super::parts::Part;
-use super::{files, pki, tunables};
+use super::{files, leftovers, pki, tunables};
 use crate::deploy::progress::Progress;
 use crate::deploy::subnet::Subnet;
 use crate::deploy::{cgroups, network, processes, registry};
@@ -27,8 +27,8 @@ const PACKAGES: [(&str, &str); 6] = [
     ("docker-registry", "docker-registry"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
 ];
-/// Where the registry is served, in the cluster's own network namespace.
-const REGISTRY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 5000);
+/// Where the registry is served, in the cluster's own network namespace. Not at 5000: cases of the suite start one there.
+const REGISTRY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 25000);
 /// How long the node, and the DNS on it, may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -77,6 +77,7 @@ pub(super) fn run(data_dir: &Path) -> Result<Layout> {
         let layout = claim(data_dir)?;
         connect(&layout)?;
         cgroups::make(&layout.cgroup())?;
+        leftovers::note(data_dir)?;
         tunables::note(&layout.path("tunables.json"))?;
         Ok(layout)
     })?;
