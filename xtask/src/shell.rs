@@ -23,6 +23,11 @@ pub(crate) fn cache() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Where what takes long to make is kept: `$SKEP_CACHE` where it is set, else beside what cargo builds.
+pub(crate) fn kept() -> Result<PathBuf> {
+    if std::env::var_os("SKEP_CACHE").is_some() { cache() } else { Ok(target()) }
+}
+
 /// Where cargo puts what it builds.
 #[must_use]
 pub(crate) fn target() -> PathBuf {

@@ -47,10 +47,10 @@ pub(crate) fn make() -> Result<Suite> {
     if !rustix::process::geteuid().is_root() {
         bail!("a Debian root is made by root alone");
     }
-    let folder = super::folder();
-    let blobs = Blobs::open(&folder.join("suite"))?;
+    let folder = shell::kept()?.join("conformance/images");
+    let blobs = Blobs::open(&folder)?;
     // Another command may make them as well: it is waited for.
-    let lock = fs::File::create(folder.join("suite/lock")).context("can't make the lock file")?;
+    let lock = fs::File::create(folder.join("lock")).context("can't make the lock file")?;
     flock(&lock, FlockOperation::LockExclusive).context("can't lock the folder of images")?;
     let debian = debian::layer(&blobs, &folder)?;
     let programs = upstream::ensure(&[Set::Images])?;

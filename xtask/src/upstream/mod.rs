@@ -100,8 +100,7 @@ pub(crate) fn sources(module: &str) -> Result<PathBuf> {
 
 /// Where programs are kept: in the cache where there is one for tools, else beside what cargo builds.
 fn folder() -> Result<PathBuf> {
-    let base = if std::env::var_os("SKEP_CACHE").is_some() { shell::cache()? } else { shell::target() };
-    let folder = base.join("conformance/bin");
+    let folder = shell::kept()?.join("conformance/bin");
     fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
     Path::canonicalize(&folder).with_context(|| format!("can't use {}", folder.display()))
 }
