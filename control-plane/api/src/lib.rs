@@ -8,6 +8,7 @@
 //! [`openapi::OpenApi::new`] describes a table of kinds, once. What all of these know of fields is [`schema::Schemas::builtin`].
 
 pub mod apply;
+pub mod cel;
 pub mod decode;
 pub mod encode;
 pub mod field;

@@ -18,5 +18,5 @@ pub use options::{
 pub use selector::{validate_label_selector, validate_label_selector_requirement};
 pub use validate::{
     validate_annotations, validate_create, validate_finalizers, validate_label_key, validate_labels,
-    validate_managed_fields, validate_owner_references, validate_update,
+    validate_managed_fields, validate_owner_references, validate_qualified_name, validate_update,
 };

@@ -31,6 +31,32 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The reason of a word; another one than those known is [`Self::Unknown`].
+    #[must_use]
+    pub fn parse(word: &str) -> Self {
+        const ALL: &[Reason] = &[
+            Reason::Unauthorized,
+            Reason::Forbidden,
+            Reason::NotFound,
+            Reason::AlreadyExists,
+            Reason::Conflict,
+            Reason::Gone,
+            Reason::Invalid,
+            Reason::ServerTimeout,
+            Reason::Timeout,
+            Reason::TooManyRequests,
+            Reason::BadRequest,
+            Reason::MethodNotAllowed,
+            Reason::NotAcceptable,
+            Reason::RequestEntityTooLarge,
+            Reason::UnsupportedMediaType,
+            Reason::InternalError,
+            Reason::Expired,
+            Reason::ServiceUnavailable,
+        ];
+        ALL.iter().copied().find(|reason| reason.as_str() == word).unwrap_or(Self::Unknown)
+    }
+
     /// The word in `Status.reason`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -21,6 +21,7 @@ mod server;
 #[cfg(test)]
 mod testing;
 mod version;
+pub mod webhook_client;
 
 pub use self::http::TrustedUser;
 pub use server::{ApiServer, Config};

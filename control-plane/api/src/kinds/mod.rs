@@ -4,6 +4,7 @@
 //! Messages, defaults and table cells are those of upstream 1.37: `pkg/apis/*/validation`, `pkg/apis/*/*/defaults.go`,
 //! `pkg/registry/*/*/strategy.go` and `pkg/printers/internalversion/printers.go`.
 
+pub mod admission_registration;
 pub mod age;
 pub mod apps;
 pub mod authentication;
@@ -28,6 +29,12 @@ use crate::gvk::Name;
 #[must_use]
 pub fn builtin() -> Vec<Kind> {
     vec![
+        admission_registration::mutating_admission_policy(),
+        admission_registration::mutating_admission_policy_binding(),
+        admission_registration::mutating_webhook_configuration(),
+        admission_registration::validating_admission_policy(),
+        admission_registration::validating_admission_policy_binding(),
+        admission_registration::validating_webhook_configuration(),
         core::config_map::kind(),
         core::endpoints::kind(),
         core::event::kind(),

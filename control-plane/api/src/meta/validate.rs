@@ -106,6 +106,12 @@ pub fn validate_label_key(key: &str, path: &Path) -> ErrorList {
     names::is_qualified_name(key).into_iter().map(|message| Error::invalid(path, key, message)).collect()
 }
 
+/// Upstream's `ValidateQualifiedName`.
+#[must_use]
+pub fn validate_qualified_name(name: &str, path: &Path) -> ErrorList {
+    names::is_qualified_name(name).into_iter().map(|message| Error::invalid(path, name, message)).collect()
+}
+
 /// Upstream's `ValidateAnnotations`: keys are qualified names of any case; keys and values together fit into 256 KiB.
 #[must_use]
 pub fn validate_annotations(annotations: &Value, path: &Path) -> ErrorList {

@@ -22,6 +22,8 @@ pub(super) fn builtin() -> Schemas {
         };
     }
     add!(
+        api::admissionregistration::v1::MutatingAdmissionPolicy,
+        api::admissionregistration::v1::MutatingAdmissionPolicyBinding,
         api::admissionregistration::v1::MutatingWebhookConfiguration,
         api::admissionregistration::v1::ValidatingAdmissionPolicy,
         api::admissionregistration::v1::ValidatingAdmissionPolicyBinding,
