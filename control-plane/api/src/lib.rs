@@ -9,6 +9,7 @@
 
 pub mod apply;
 pub mod cel;
+pub mod cron;
 pub mod decode;
 pub mod encode;
 pub mod field;

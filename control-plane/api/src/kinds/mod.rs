@@ -9,6 +9,7 @@ pub mod age;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
+pub mod batch;
 mod cells;
 pub mod coordination;
 pub mod core;
@@ -40,18 +41,27 @@ pub fn builtin() -> Vec<Kind> {
         core::event::kind(),
         core::namespace::kind(),
         core::node::kind(),
+        core::persistent_volume::kind(),
+        core::persistent_volume_claim::kind(),
         core::pod::kind(),
+        core::pod_template::kind(),
+        core::replication_controller::kind(),
         core::secret::kind(),
         core::service::kind(),
         core::service_account::kind(),
+        apps::controller_revision::kind(),
+        apps::daemon_set::kind(),
         apps::deployment::kind(),
         apps::replica_set::kind(),
+        apps::stateful_set::kind(),
         authentication::self_subject_review(),
         authentication::token_review(),
         authorization::local_subject_access_review(),
         authorization::self_subject_access_review(),
         authorization::self_subject_rules_review(),
         authorization::subject_access_review(),
+        batch::cron_job::kind(),
+        batch::job::kind(),
         coordination::lease(),
         discovery::kind(),
         events::kind(),

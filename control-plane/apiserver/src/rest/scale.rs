@@ -167,7 +167,7 @@ fn of(object: &Value) -> Value {
         }
     }
     let mut status = json!({ "replicas": object["status"]["replicas"].as_i64().unwrap_or(0) });
-    if let Ok(selector) = LabelSelector::from_object(&object["spec"]["selector"]) {
+    if let Ok(selector) = LabelSelector::from_object(&selector(&object["spec"]["selector"])) {
         let text = selector.to_string();
         if !text.is_empty() {
             status["selector"] = text.into();
@@ -178,4 +178,10 @@ fn of(object: &Value) -> Value {
         "spec": { "replicas": object["spec"]["replicas"].as_i64().unwrap_or(0) },
         "status": status,
     })
+}
+
+/// A ReplicationController's selector is a plain map of labels.
+fn selector(selector: &Value) -> Value {
+    let plain = selector.as_object().is_some_and(|map| !map.is_empty() && map.values().all(Value::is_string));
+    if plain { json!({ "matchLabels": selector }) } else { selector.clone() }
 }

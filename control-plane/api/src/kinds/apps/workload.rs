@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::core::pod::{template_warnings, validate_pod_template};
-use crate::kinds::tree::{semantically_equal, text};
+use crate::kinds::tree::{length, semantically_equal, text};
 use crate::meta::{name, validate_label_selector};
 use crate::names::is_dns1123_label;
 use crate::selector::LabelSelector;
@@ -12,14 +12,14 @@ use crate::selector::LabelSelector;
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
 /// `validateNonnegativeField`
-pub(super) fn not_negative(spec: &Value, field: &str) -> ErrorList {
+pub(in crate::kinds) fn not_negative(spec: &Value, field: &str) -> ErrorList {
     let count = spec[field].as_i64().filter(|count| *count < 0);
     count.map(|count| Error::invalid(&Path::new("spec").child(field), count, NOT_NEGATIVE)).into_iter().collect()
 }
 
 /// A selector is there, is well formed, and selects the template's pods; the template is one that can run for good.
 /// `kind` is the word in the message about an empty selector.
-pub(super) fn validate_selector_and_template(spec: &Value, kind: &str) -> ErrorList {
+pub(in crate::kinds) fn validate_selector_and_template(spec: &Value, kind: &str) -> ErrorList {
     let path = Path::new("spec");
     let selector = &spec["selector"];
     let mut errors = ErrorList::new();
@@ -27,7 +27,7 @@ pub(super) fn validate_selector_and_template(spec: &Value, kind: &str) -> ErrorL
         errors.push(Error::required(&path.child("selector"), ""));
     } else {
         errors.extend(validate_label_selector(selector, &path.child("selector")));
-        if ["matchLabels", "matchExpressions"].iter().all(|field| is_without(&selector[*field])) {
+        if is_empty_selector(selector) {
             let message = format!("empty selector is invalid for {kind}");
             errors.push(Error::invalid(&path.child("selector"), selector.clone(), message));
         }
@@ -39,11 +39,44 @@ pub(super) fn validate_selector_and_template(spec: &Value, kind: &str) -> ErrorL
     errors
 }
 
-fn is_without(value: &Value) -> bool {
-    match value {
-        Value::Array(items) => items.is_empty(),
-        Value::Object(entries) => entries.is_empty(),
-        _ => true,
+/// Whether a selector is there and says nothing.
+pub(in crate::kinds) fn is_empty_selector(selector: &Value) -> bool {
+    ["matchLabels", "matchExpressions"].iter().all(|field| length(&selector[*field]) == 0)
+}
+
+/// The pods of a workload run for good: they are always restarted, and have no deadline. `kind` is the word in the message.
+pub(in crate::kinds) fn validate_endless(template: &Value, kind: &str, path: &Path) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let policy = text(&template["spec"]["restartPolicy"]);
+    if policy != "Always" {
+        errors.push(Error::not_supported(&path.child("spec").child("restartPolicy"), policy, &["Always"]));
+    }
+    if !template["spec"]["activeDeadlineSeconds"].is_null() {
+        let message = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.push(Error::forbidden(&path.child("spec").child("activeDeadlineSeconds"), message));
+    }
+    errors
+}
+
+/// The counts of a status are none that is below zero.
+pub(in crate::kinds) fn counts_not_negative(status: &Value, fields: &[&str]) -> ErrorList {
+    let path = Path::new("status");
+    let negative = fields.iter().filter_map(|field| {
+        let count = status[*field].as_i64().filter(|count| *count < 0)?;
+        Some(Error::invalid(&path.child(field), count, NOT_NEGATIVE))
+    });
+    negative.collect()
+}
+
+/// `IsDecremented` of `status.collisionCount`
+pub(in crate::kinds) fn collisions_only_grow(object: &Value, old: &Value) -> ErrorList {
+    let [new, old] = [object, old].map(|object| object["status"]["collisionCount"].as_i64());
+    match (new, old) {
+        (new, Some(old)) if new.is_none_or(|new| new < old) => {
+            let path = Path::new("status").child("collisionCount");
+            vec![Error::invalid(&path, new.unwrap_or(0), "cannot be decremented")]
+        }
+        _ => ErrorList::new(),
     }
 }
 
@@ -59,19 +92,12 @@ fn validate_template(spec: &Value, selector: &LabelSelector, path: &Path) -> Err
         errors.push(Error::invalid(&path.child("metadata").child("labels"), shown, message));
     }
     errors.extend(validate_pod_template(template, path));
-    let policy = text(&template["spec"]["restartPolicy"]);
-    if policy != "Always" {
-        errors.push(Error::not_supported(&path.child("spec").child("restartPolicy"), policy, &["Always"]));
-    }
-    if !template["spec"]["activeDeadlineSeconds"].is_null() {
-        let message = "activeDeadlineSeconds in ReplicaSet is not Supported";
-        errors.push(Error::forbidden(&path.child("spec").child("activeDeadlineSeconds"), message));
-    }
+    errors.extend(validate_endless(template, "ReplicaSet", path));
     errors
 }
 
 /// The selector of a workload is for good.
-pub(super) fn immutable_selector(object: &Value, old: &Value) -> ErrorList {
+pub(in crate::kinds) fn immutable_selector(object: &Value, old: &Value) -> ErrorList {
     let (new, old) = (&object["spec"]["selector"], &old["spec"]["selector"]);
     if semantically_equal(new, old) {
         return ErrorList::new();
@@ -80,7 +106,7 @@ pub(super) fn immutable_selector(object: &Value, old: &Value) -> ErrorList {
 }
 
 /// What a client should know of the name of a new workload, and of a template that is new or changed.
-pub(super) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
+pub(in crate::kinds) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     let mut warnings = Vec::new();
     let messages = old.map_or_else(|| is_dns1123_label(name(object)), |_| Vec::new());
     if !messages.is_empty() {
@@ -96,7 +122,7 @@ pub(super) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
 }
 
 /// `ValidatePositiveIntOrPercent`
-pub(super) fn int_or_percent(value: &Value, path: &Path) -> ErrorList {
+pub(in crate::kinds) fn int_or_percent(value: &Value, path: &Path) -> ErrorList {
     match value {
         Value::String(percent) => {
             let digits = percent.strip_suffix('%').filter(|digits| !digits.is_empty());
@@ -115,7 +141,7 @@ pub(super) fn int_or_percent(value: &Value, path: &Path) -> ErrorList {
 }
 
 /// `IsNotMoreThan100Percent`
-pub(super) fn at_most_all(value: &Value, path: &Path) -> ErrorList {
+pub(in crate::kinds) fn at_most_all(value: &Value, path: &Path) -> ErrorList {
     let percent = value.as_str().and_then(|text| text.strip_suffix('%')).and_then(|digits| digits.parse::<u64>().ok());
     if percent.is_some_and(|percent| percent > 100) {
         return vec![Error::invalid(path, value.clone(), "must not be greater than 100%")];
@@ -124,7 +150,7 @@ pub(super) fn at_most_all(value: &Value, path: &Path) -> ErrorList {
 }
 
 /// Whether a count or percentage is none at all (`getIntOrPercentValue`).
-pub(super) fn is_zero(value: &Value) -> bool {
+pub(in crate::kinds) fn is_zero(value: &Value) -> bool {
     match value {
         Value::String(text) => text.strip_suffix('%').is_some_and(|digits| digits.parse() == Ok(0)),
         other => other.as_i64().unwrap_or(0) == 0,

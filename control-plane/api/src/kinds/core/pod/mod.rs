@@ -29,6 +29,7 @@ pub use subresources::{
     bind, validate_binding, validate_ephemeral_containers_update, validate_eviction, validate_resize,
     with_ephemeral_containers_of, with_resources_of,
 };
+pub(in crate::kinds) use validate::update::unified_diff;
 pub use validate::{validate_pod_template, validate_spec};
 pub use warnings::template_warnings;
 

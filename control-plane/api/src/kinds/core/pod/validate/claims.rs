@@ -31,8 +31,9 @@ pub(super) fn validate_template(template: &Value, path: &Path) -> ErrorList {
 }
 
 /// The spec of a PersistentVolumeClaim.
-pub(super) fn validate_spec(spec: &Value, path: &Path) -> ErrorList {
-    let mut errors = validate_access_modes(&spec["accessModes"], &path.child("accessModes"));
+pub(in crate::kinds) fn validate_spec(spec: &Value, path: &Path) -> ErrorList {
+    let mut errors =
+        validate_access_modes(&spec["accessModes"], "at least 1 access mode is required", &path.child("accessModes"));
     errors.extend(meta::validate_label_selector(&spec["selector"], &path.child("selector")));
     errors.extend(validate_size(&spec["resources"]["requests"]["storage"], &path.child("resources").key("storage")));
     errors.extend(check_optional(spec, "storageClassName", path, names::is_dns1123_subdomain));
@@ -57,10 +58,11 @@ pub(super) fn validate_spec(spec: &Value, path: &Path) -> ErrorList {
     errors
 }
 
-fn validate_access_modes(modes: &Value, path: &Path) -> ErrorList {
+/// `none` is said when there is no mode at all.
+pub(in crate::kinds) fn validate_access_modes(modes: &Value, none: &str, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     if length(modes) == 0 {
-        errors.push(Error::required(path, "at least 1 access mode is required"));
+        errors.push(Error::required(path, none));
     }
     let known = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
     let given = || items(modes).iter().map(text);

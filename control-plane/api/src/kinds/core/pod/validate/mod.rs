@@ -27,7 +27,9 @@ use crate::kinds::tree::{flag, items, length, text};
 use crate::meta;
 use crate::names as syntax;
 
+pub(in crate::kinds) use self::claims::{validate_access_modes, validate_spec as validate_claim_spec};
 pub use self::scheduling::{validate_node_selector, validate_tolerations};
+pub(in crate::kinds) use self::volumes::validate_kind as validate_volume_source;
 
 /// What the rules for a container need to know of the pod around it.
 struct Surroundings<'a> {

@@ -193,7 +193,7 @@ fn only_narrowed(new: &Value, old: &Value, path: &Path) -> ErrorList {
 }
 
 /// The lines in which two trees differ, with three lines around them, as `diff -u` prints one hunk.
-pub(in crate::kinds::core::pod) fn unified_diff(old: &Value, new: &Value) -> String {
+pub(in crate::kinds) fn unified_diff(old: &Value, new: &Value) -> String {
     const CONTEXT: usize = 3;
     let (old, new) = (pretty(old), pretty(new));
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());

@@ -111,7 +111,8 @@ fn validate_source(volume: &Value, pod_name: &str, path: &Path) -> ErrorList {
     errors
 }
 
-fn validate_kind(kind: &str, source: &Value, path: &Path) -> ErrorList {
+/// One source of the kind that its field names.
+pub(in crate::kinds) fn validate_kind(kind: &str, source: &Value, path: &Path) -> ErrorList {
     match kind {
         "emptyDir" => validate_empty_dir(source, path),
         "hostPath" => validate_host_path(source, path),
