@@ -99,14 +99,16 @@ pub(super) fn service(
     is_pod: impl Fn(&Value) -> bool,
     offset: usize,
 ) -> Result<Destination, Status> {
-    let none = || Status::unavailable(format!("no endpoints available for service {:?}", target.name), 0);
+    let none = || unavailable(format!("no endpoints available for service {:?}", target.name));
     let mut name = target.port.clone();
     if let (Ok(number), Some(service)) = (target.port.parse::<i64>(), service) {
         let ports = service["spec"]["ports"].as_array().into_iter().flatten();
         let found = ports.filter(|port| port["port"].as_i64() == Some(number)).map(|port| port["name"].as_str());
-        name = found.map(Option::unwrap_or_default).next().map(str::to_owned).ok_or_else(|| {
-            Status::unavailable(format!("no service port {number} found for service {:?}", target.name), 0)
-        })?;
+        name = found
+            .map(Option::unwrap_or_default)
+            .next()
+            .map(str::to_owned)
+            .ok_or_else(|| unavailable(format!("no service port {number} found for service {:?}", target.name)))?;
     }
     let start = if slices.is_empty() { 0 } else { offset % slices.len() };
     for slice in slices[start..].iter().chain(&slices[..start]) {
@@ -127,6 +129,11 @@ pub(super) fn service(
         }
     }
     Err(none())
+}
+
+/// 503, with nothing to say about when to try again.
+pub(super) fn unavailable(message: String) -> Status {
+    Status::new(503, skep_api::Reason::ServiceUnavailable, message)
 }
 
 fn invalid_port(port: &str) -> Status {

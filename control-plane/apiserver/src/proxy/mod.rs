@@ -6,6 +6,8 @@ mod destination;
 mod resource;
 mod reverse;
 mod rewrite;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -291,7 +293,7 @@ fn without_container(query: Option<&str>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod path_tests {
     use super::*;
     use serde_json::json;
 

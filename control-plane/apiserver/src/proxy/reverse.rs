@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::destination::Destination;
+use super::destination::{Destination, unavailable};
 use super::rewrite::{Html, Prefix};
 use crate::http::body::{Body, BoxError, full, streamed};
 
@@ -188,9 +188,8 @@ where
     B::Error: Into<BoxError>,
 {
     let address = SocketAddr::new(hop.destination.address, hop.destination.port);
-    let unreachable = |why: &dyn std::fmt::Display| {
-        Status::unavailable(format!("error trying to reach service: dial tcp {address}: {why}"), 0)
-    };
+    let unreachable =
+        |why: &dyn std::fmt::Display| unavailable(format!("error trying to reach service: dial tcp {address}: {why}"));
     let connect = async {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -213,10 +212,7 @@ where
             debug!(%error, "a proxied connection ended");
         }
     });
-    sender
-        .send_request(request)
-        .await
-        .map_err(|error| Status::unavailable(format!("error trying to reach service: {error}"), 0))
+    sender.send_request(request).await.map_err(|error| unavailable(format!("error trying to reach service: {error}")))
 }
 
 /// A connection, whatever is under it.
