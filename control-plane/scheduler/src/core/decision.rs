@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::plugins::{Plugin, PluginSet, Refusal};
 use super::pod::Pod;
+use super::preemption::Preemption;
 use super::snapshot::{NodeIndex, Snapshot};
 
 /// The core's answer for one pod.
@@ -14,6 +15,8 @@ pub enum Decision {
     Node(Box<str>),
     /// No node will do.
     Unschedulable(FitError),
+    /// No node will do, until pods of a lower priority have made room on one.
+    Preempt(FitError, Preemption),
     /// There is no node at all.
     NoNodes,
 }
@@ -31,15 +34,20 @@ pub struct FitError {
     pub general: Option<&'static str>,
     /// Plugins that refused: what must change before it is worth another try.
     pub plugins: PluginSet,
-    preemption: Preemption,
+    /// What preemption said; nothing where it made room.
+    preemption: Option<String>,
 }
 
-/// What preemption could do: nodes where the refusal could be lifted by removing pods, and whether one has a victim.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Preemption {
-    never: bool,
-    without_victims: usize,
-    has_victims: bool,
+/// What became of preemption.
+pub(crate) enum Outcome {
+    /// The pod never preempts.
+    Never,
+    /// Whom it preempted has not gone yet.
+    Waits,
+    /// It makes room.
+    Made,
+    /// Nobody's removal would do; the reasons are those of nodes where there was somebody.
+    Nobody(BTreeMap<String, usize>),
 }
 
 /// Collects refusals while nodes are filtered. Equal ones are counted, and put into words once at the end.
@@ -47,21 +55,28 @@ pub(crate) struct Diagnosis<'a> {
     snapshot: &'a Snapshot,
     pod: &'a Pod,
     refusals: Vec<(Refusal, usize)>,
-    preemption: Preemption,
+    /// Nodes where removing pods of a lower priority could help.
+    resolvable: Vec<NodeIndex>,
+    /// How many more there would be if they had such pods.
+    without_victims: usize,
 }
 
 impl<'a> Diagnosis<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, pod: &'a Pod) -> Self {
-        let preemption = Preemption { never: !pod.preempts, ..Preemption::default() };
-        Self { snapshot, pod, refusals: Vec::new(), preemption }
+        Self { snapshot, pod, refusals: Vec::new(), resolvable: Vec::new(), without_victims: 0 }
+    }
+
+    /// The nodes where removing pods of a lower priority could help.
+    pub(crate) fn resolvable(&self) -> &[NodeIndex] {
+        &self.resolvable
     }
 
     pub(crate) fn count(&mut self, node: NodeIndex, refusal: Refusal) {
         if refusal.is_resolvable() {
             if self.snapshot.has_pod_below(node, self.pod.priority) {
-                self.preemption.has_victims = true;
+                self.resolvable.push(node);
             } else {
-                self.preemption.without_victims += 1;
+                self.without_victims += 1;
             }
         }
         match self.refusals.iter_mut().find(|(own, _)| *own == refusal) {
@@ -70,8 +85,8 @@ impl<'a> Diagnosis<'a> {
         }
     }
 
-    pub(crate) fn finish(self) -> FitError {
-        let mut error = self.empty();
+    pub(crate) fn finish(self, outcome: Outcome) -> FitError {
+        let mut error = self.empty(outcome);
         for (refusal, count) in &self.refusals {
             error.plugins.insert(refusal.plugin());
             for reason in refusal.reasons(&self.pod.requests) {
@@ -82,33 +97,28 @@ impl<'a> Diagnosis<'a> {
     }
 
     pub(crate) fn contradictory_affinity(self) -> FitError {
-        let mut error = self.empty();
+        let outcome = if self.pod.preempts { Outcome::Nobody(BTreeMap::new()) } else { Outcome::Never };
+        let mut error = self.empty(outcome);
         error.general = Some("pod affinity terms conflict");
         error.plugins.insert(Plugin::NodeAffinity);
         error
     }
 
-    fn empty(&self) -> FitError {
-        FitError { nodes: self.snapshot.node_count(), preemption: self.preemption, ..FitError::default() }
-    }
-}
-
-impl FitError {
-    /// What upstream's preemption says when it finds nobody to remove. Where somebody could be removed nothing is said.
-    fn preemption(&self) -> Option<String> {
-        if self.preemption.never {
-            return Some("not eligible due to preemptionPolicy=Never.".to_owned());
-        }
-        if self.preemption.has_victims {
-            return None;
-        }
-        let without_victims = self.preemption.without_victims;
-        let counts = [
-            (without_victims, "No preemption victims found for incoming pod"),
-            (self.nodes - without_victims, "Preemption is not helpful for scheduling"),
-        ];
-        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
-        Some(available(self.nodes, counts.map(|(count, reason)| format!("{count} {reason}")).collect()))
+    fn empty(&self, outcome: Outcome) -> FitError {
+        let nodes = self.snapshot.node_count();
+        let preemption = match outcome {
+            Outcome::Never => Some("not eligible due to preemptionPolicy=Never.".to_owned()),
+            Outcome::Waits => Some("not eligible due to a terminating pod on the nominated node.".to_owned()),
+            Outcome::Made => None,
+            Outcome::Nobody(mut reasons) => {
+                let helpless = nodes - self.without_victims - self.resolvable.len();
+                reasons.insert("No preemption victims found for incoming pod".to_owned(), self.without_victims);
+                reasons.insert("Preemption is not helpful for scheduling".to_owned(), helpless);
+                let counts = reasons.into_iter().filter(|(_, count)| *count > 0);
+                Some(available(nodes, counts.map(|(reason, count)| format!("{count} {reason}")).collect()))
+            }
+        };
+        FitError { nodes, preemption, ..FitError::default() }
     }
 }
 
@@ -119,7 +129,7 @@ impl fmt::Display for FitError {
             None => self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect(),
         };
         f.write_str(&available(self.nodes, lines))?;
-        match self.preemption() {
+        match &self.preemption {
             Some(preemption) => write!(f, " preemption: {preemption}"),
             None => Ok(()),
         }

@@ -11,6 +11,7 @@ mod decision;
 mod intern;
 mod plugins;
 mod pod;
+mod preemption;
 mod resources;
 mod snapshot;
 #[cfg(test)]
@@ -19,10 +20,11 @@ pub(crate) mod tests;
 pub use decision::{Decision, FitError};
 pub use plugins::{Plugin, PluginSet};
 pub use pod::{HostPort, Pod};
+pub use preemption::{Preemption, VictimPod};
 pub use resources::Requests;
 pub use snapshot::{NodeChange, NodeIndex, Snapshot};
 
-use decision::Diagnosis;
+use decision::{Diagnosis, Outcome};
 use plugins::{
     NodeAffinity, NodeNameFilter, NodePorts, NodeResourcesFit, NodeUnschedulable, Refusal, TaintToleration,
     balanced_allocation,
@@ -31,9 +33,24 @@ use plugins::{
 /// The highest score that a plugin gives a node (`framework.MaxNodeScore`).
 const MAX_NODE_SCORE: i64 = 100;
 
-/// Chooses a node for `pod`. Nodes of equal score are told apart by `seed` alone.
+/// Whether room is being made for a pod already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It may ask for some.
+    Free,
+    /// Pods that it preempted have not gone yet.
+    BeingMade,
+}
+
+/// Chooses a node for `pod`, or whom it preempts. Nodes of equal score are told apart by `seed` alone.
 #[must_use]
 pub fn schedule(snapshot: &Snapshot, pod: &Pod, seed: u64) -> Decision {
+    decide(snapshot, pod, seed, Room::Free)
+}
+
+/// As [`schedule`]; while room is being made for the pod nobody else is preempted.
+#[must_use]
+pub fn decide(snapshot: &Snapshot, pod: &Pod, seed: u64, rooms: Room) -> Decision {
     if snapshot.node_count() == 0 {
         return Decision::NoNodes;
     }
@@ -57,9 +74,18 @@ pub fn schedule(snapshot: &Snapshot, pod: &Pod, seed: u64) -> Decision {
             Some(refusal) => diagnosis.count(node, refusal),
         }
     }
-    match filters.best(snapshot, &feasible, seed) {
-        Some(node) => Decision::Node(snapshot.node_name(node).into()),
-        None => Decision::Unschedulable(diagnosis.finish()),
+    if let Some(node) = filters.best(snapshot, &feasible, seed) {
+        return Decision::Node(snapshot.node_name(node).into());
+    }
+    if !pod.preempts {
+        return Decision::Unschedulable(diagnosis.finish(Outcome::Never));
+    }
+    if rooms == Room::BeingMade {
+        return Decision::Unschedulable(diagnosis.finish(Outcome::Waits));
+    }
+    match preemption::preempt(snapshot, pod, diagnosis.resolvable()) {
+        Ok(preemption) => Decision::Preempt(diagnosis.finish(Outcome::Made), preemption),
+        Err(reasons) => Decision::Unschedulable(diagnosis.finish(Outcome::Nobody(reasons))),
     }
 }
 

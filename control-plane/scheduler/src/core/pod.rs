@@ -20,6 +20,10 @@ pub struct Pod {
     pub priority: i32,
     /// Whether it may make room for itself (`preemptionPolicy` is not `Never`).
     pub preempts: bool,
+    /// When its kubelet took it, in seconds since 1970: those that ran longer are rather kept.
+    pub started: Option<i64>,
+    /// It is being deleted.
+    pub terminating: bool,
     /// The only node that it may go to, if its spec names one.
     pub node_name: Option<Box<str>>,
     /// Labels that the node must have.
@@ -75,6 +79,8 @@ impl Pod {
             namespace: pod.metadata.namespace.as_deref().unwrap_or_default().into(),
             name: pod.metadata.name.as_deref().unwrap_or_default().into(),
             priority: pod.spec.priority.unwrap_or(0),
+            started: pod.status.start_time.as_ref().map(|time| time.0.as_second()),
+            terminating: pod.is_terminating(),
             preempts: pod.spec.preemption_policy.as_deref() != Some("Never"),
             node_name: pod.spec.node_name.clone().filter(|name| !name.is_empty()),
             node_selector: pod.spec.node_selector.clone(),

@@ -61,6 +61,23 @@ struct Placement {
     scoring: [i64; 2],
     ports: Box<[HostPort]>,
     priority: i32,
+    started: Option<i64>,
+    terminating: bool,
+    namespace: Box<str>,
+    name: Box<str>,
+}
+
+/// A pod as preemption sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Victim<'a> {
+    /// Column and amount of each request.
+    pub(crate) amounts: &'a [(u32, i64)],
+    pub(crate) ports: &'a [HostPort],
+    pub(crate) priority: i32,
+    pub(crate) started: Option<i64>,
+    pub(crate) terminating: bool,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
 }
 
 /// Nodes and placed pods in columns.
@@ -80,6 +97,8 @@ pub struct Snapshot {
     taints: Vec<Box<[u32]>>,
     ports: Vec<Vec<HostPort>>,
     priorities: Vec<BTreeMap<i32, u32>>,
+    /// Uids of the pods.
+    members: Vec<Vec<Box<str>>>,
     /// CPU and memory with defaults for containers that request none.
     scoring: [Vec<i128>; 2],
     /// A column a resource, in the order of `resource_names`. Sums are wider than amounts, so that no set of pods overflows them.
@@ -183,13 +202,19 @@ impl Snapshot {
             scoring: [requests.scoring_cpu, requests.scoring_memory],
             ports: pod.host_ports.clone(),
             priority: pod.priority,
+            started: pod.started,
+            terminating: pod.terminating,
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
         };
         if self.placements.get(&pod.uid) == Some(&placement) {
             return false;
         }
+        self.members[index.at()].push(pod.uid.clone());
         self.add(&placement);
         let previous = self.placements.insert(pod.uid.clone(), placement);
         if let Some(previous) = &previous {
+            self.leave(previous.node, &pod.uid);
             self.subtract(previous);
         }
         previous.is_some()
@@ -199,9 +224,42 @@ impl Snapshot {
     pub fn remove_pod(&mut self, uid: &str) -> bool {
         let placement = self.placements.remove(uid);
         if let Some(placement) = &placement {
+            self.leave(placement.node, uid);
             self.subtract(placement);
         }
         placement.is_some()
+    }
+
+    /// Takes a pod for one that is being deleted, or no longer: the API was told, or refused.
+    pub fn set_terminating(&mut self, uid: &str, terminating: bool) {
+        if let Some(placement) = self.placements.get_mut(uid) {
+            placement.terminating = terminating;
+        }
+    }
+
+    /// Whether a pod of a lower priority on the node of that name is being deleted.
+    #[must_use]
+    pub fn makes_room(&self, node: &str, priority: i32) -> bool {
+        let index = self.by_name.get(node);
+        index.is_some_and(|index| self.victims(*index, priority).any(|(_, victim)| victim.terminating))
+    }
+
+    /// The pods of a lower priority on a node, by uid.
+    pub(crate) fn victims(&self, node: NodeIndex, priority: i32) -> impl Iterator<Item = (&str, Victim<'_>)> {
+        let placed = self.members[node.at()].iter().filter_map(|uid| Some((&**uid, self.placements.get(uid)?)));
+        placed.filter(move |(_, placement)| placement.priority < priority).map(|(uid, placement)| {
+            let Placement { amounts, ports, priority, started, terminating, namespace, name, .. } = placement;
+            let victim = Victim {
+                amounts,
+                ports,
+                priority: *priority,
+                started: *started,
+                terminating: *terminating,
+                namespace,
+                name,
+            };
+            (uid, victim)
+        })
     }
 
     pub(crate) fn is_unschedulable(&self, node: NodeIndex) -> bool {
@@ -290,6 +348,7 @@ impl Snapshot {
         self.taints.push(Box::default());
         self.ports.push(Vec::new());
         self.priorities.push(BTreeMap::new());
+        self.members.push(Vec::new());
         self.scoring.iter_mut().for_each(|column| column.push(0));
         self.allocatable.iter_mut().for_each(|column| column.push(0));
         self.requested.iter_mut().for_each(|column| column.push(0));
@@ -342,6 +401,14 @@ impl Snapshot {
         self.release(placement.node);
     }
 
+    /// One entry a placement: a pod that is moved within its node has two for a moment.
+    fn leave(&mut self, node: NodeIndex, uid: &str) {
+        let members = &mut self.members[node.at()];
+        if let Some(at) = members.iter().position(|own| &**own == uid) {
+            members.swap_remove(at);
+        }
+    }
+
     fn release(&mut self, index: NodeIndex) {
         let row = index.at();
         if !self.present[row] && self.pod_counts[row] == 0 && self.by_name.remove(&self.names[row]).is_some() {
@@ -370,7 +437,12 @@ impl Snapshot {
             ports.sort();
             let scoring = [self.scoring[0][row], self.scoring[1][row]];
             let cells = (self.present[row], self.unschedulable[row], self.allowed_pods[row], self.pod_counts[row]);
-            format!("{cells:?} {resources:?} {labels:?} {taints:?} {ports:?} {scoring:?} {:?}", self.priorities[row])
+            let mut members = self.members[row].clone();
+            members.sort();
+            format!(
+                "{members:?} {cells:?} {resources:?} {labels:?} {taints:?} {ports:?} {scoring:?} {:?}",
+                self.priorities[row]
+            )
         };
         self.by_name.iter().map(|(name, index)| (name.to_string(), describe(index))).collect()
     }

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::core::Pod;
+use crate::core::{Pod, VictimPod};
 use queue::Waits;
 use state::{Condition, State, Work};
 
@@ -83,6 +83,7 @@ enum Outcome {
     BindFailed { pod: Arc<Pod> },
     Told,
     TellingFailed { pod: Arc<Pod> },
+    PreemptionFailed { pod: Arc<Pod>, victims: Vec<VictimPod> },
 }
 
 async fn drive(client: Client, options: Options, events: EventRecorder, shutdown: CancellationToken) {
@@ -143,6 +144,7 @@ fn settle(state: &mut State, outcome: &Outcome) {
         Outcome::Bound | Outcome::Told => {}
         Outcome::BindFailed { pod } => state.bind_failed(&pod.uid, now()),
         Outcome::TellingFailed { pod } => state.telling_failed(&pod.uid),
+        Outcome::PreemptionFailed { pod, victims } => state.preemption_failed(&pod.uid, victims, now()),
     }
 }
 
@@ -153,7 +155,21 @@ async fn perform(client: Client, events: EventRecorder, work: Work) -> Outcome {
             let note = writes::note(&message);
             events.record(writes::reference(&pod), EventType::Warning, "FailedScheduling", "Scheduling", note);
             let Some(condition) = condition else { return Outcome::Told };
-            tell(&client, pod, "Unschedulable", &message, condition).await
+            tell(&client, pod, "Unschedulable", &message, condition, None).await
+        }
+        Work::Preempt { pod, node, victims, message, condition } => {
+            for victim in victims.iter().filter(|victim| !victim.terminating) {
+                if let Err(error) = writes::evict(&client, victim).await {
+                    let (namespace, name) = (&victim.namespace, &victim.name);
+                    warn!(%namespace, victim = %name, %error, "a pod that is to make room can't be deleted");
+                    return Outcome::PreemptionFailed { pod, victims };
+                }
+                let note = format!("Preempted by pod {} on node {node}", pod.uid);
+                events.record(writes::reference_to(victim), EventType::Normal, "Preempted", "Preempting", note);
+            }
+            let note = writes::note(&message);
+            events.record(writes::reference(&pod), EventType::Warning, "FailedScheduling", "Scheduling", note);
+            tell(&client, pod, "Unschedulable", &message, condition, Some(&node)).await
         }
     }
 }
@@ -180,13 +196,21 @@ async fn bind(client: &Client, events: &EventRecorder, pod: Arc<Pod>, node: &str
     let message = format!("running Bind plugin \"DefaultBinder\": {reason}");
     let note = writes::note(&message);
     events.record(writes::reference(&pod), EventType::Warning, "FailedScheduling", "Scheduling", note);
-    tell(client, Arc::clone(&pod), "SchedulerError", &message, on_failure).await;
+    tell(client, Arc::clone(&pod), "SchedulerError", &message, on_failure, None).await;
     Outcome::BindFailed { pod }
 }
 
-async fn tell(client: &Client, pod: Arc<Pod>, reason: &str, message: &str, condition: Condition) -> Outcome {
+async fn tell(
+    client: &Client,
+    pod: Arc<Pod>,
+    reason: &str,
+    message: &str,
+    condition: Condition,
+    nominated: Option<&str>,
+) -> Outcome {
     let since = condition.since.unwrap_or_else(Timestamp::now);
-    match writes::set_not_scheduled(client, &pod, condition.generation, reason, message, since).await {
+    let word = writes::NotScheduled { generation: condition.generation, reason, message, since, nominated };
+    match writes::set_not_scheduled(client, &pod, word).await {
         Ok(()) => Outcome::Told,
         Err(error) => {
             warn!(namespace = %pod.namespace, pod = %pod.name, %error, "can't write why a pod is not scheduled");

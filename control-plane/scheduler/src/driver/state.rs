@@ -14,7 +14,7 @@ use kube::runtime::watcher::Event;
 use skep_client::slim::{SlimNode, SlimPod};
 
 use super::queue::{Gate, Queue, Waits};
-use crate::core::{Decision, Plugin, PluginSet, Pod, Snapshot, schedule};
+use crate::core::{Decision, Plugin, PluginSet, Pod, Preemption, Room, Snapshot, VictimPod, decide};
 
 /// The scheduler's name in pods that are ours to place.
 const SCHEDULER: &str = "default-scheduler";
@@ -26,6 +26,17 @@ pub(super) enum Work {
     Bind { pod: Arc<Pod>, node: Box<str>, on_failure: Condition },
     /// Tell that no node will do.
     Unschedulable { pod: Arc<Pod>, message: String, condition: Option<Condition> },
+    /// Delete the pods that make room on the node, and tell that the pod waits for it.
+    Preempt { pod: Arc<Pod>, node: Box<str>, victims: Vec<VictimPod>, message: String, condition: Condition },
+}
+
+/// Room on a node that is kept for a pod: pods of a lower priority don't get it.
+#[derive(Debug)]
+struct Reservation {
+    pod: Arc<Pod>,
+    node: Box<str>,
+    /// The watch has shown it (`status.nominatedNodeName`): when the watch shows it no more, it is over.
+    confirmed: bool,
 }
 
 /// What to write into the pod's status.
@@ -54,6 +65,8 @@ pub(super) struct State {
     snapshot: Snapshot,
     queue: Queue,
     assumed: HashSet<Box<str>>,
+    /// By uid, of pods that preempted others and wait. Each is placed in the snapshot, but for pods that go first.
+    reserved: HashMap<Box<str>, Reservation>,
     told: HashMap<Box<str>, Told>,
     /// Uids of pods that are placed by the watch's word.
     placed: HashSet<Box<str>>,
@@ -71,6 +84,7 @@ impl State {
             snapshot: Snapshot::default(),
             queue: Queue::new(waits),
             assumed: HashSet::new(),
+            reserved: HashMap::new(),
             told: HashMap::new(),
             placed: HashSet::new(),
             nodes: HashSet::new(),
@@ -139,14 +153,18 @@ impl State {
         }
         let pod = self.queue.pop()?;
         self.seed = self.seed.wrapping_add(1);
-        let (message, plugins) = match schedule(&self.snapshot, &pod, self.seed) {
+        let (message, plugins) = match self.decide(&pod) {
             Decision::Node(node) => {
+                self.reserved.remove(&pod.uid);
                 self.snapshot.place(&pod, &node);
                 self.assumed.insert(pod.uid.clone());
                 let on_failure = self.told.get(&pod.uid).map(Told::condition).unwrap_or_default();
                 return Some(Work::Bind { pod, node, on_failure });
             }
             Decision::Unschedulable(error) => (error.to_string(), error.plugins),
+            Decision::Preempt(error, preemption) => {
+                return Some(self.preempt(pod, error.to_string(), error.plugins, preemption, now));
+            }
             Decision::NoNodes => ("no nodes available to schedule pods".to_owned(), PluginSet::all()),
         };
         self.queue.park(&pod.uid, plugins, now);
@@ -155,6 +173,69 @@ impl State {
         let condition = news.then_some(told.condition());
         told.message = Some(message.clone());
         Some(Work::Unschedulable { pod, message, condition })
+    }
+
+    /// The core's decision, with room that is reserved for others only where these go first.
+    fn decide(&mut self, pod: &Pod) -> Decision {
+        let gives_way = |own: &&Reservation| own.pod.uid == pod.uid || own.pod.priority < pod.priority;
+        let giving: Vec<Box<str>> = self.reserved.values().filter(gives_way).map(|own| own.pod.uid.clone()).collect();
+        for uid in &giving {
+            self.snapshot.remove_pod(uid);
+        }
+        let nominated = self.reserved.get(&pod.uid).map(|own| &*own.node);
+        let waits = nominated.is_some_and(|node| self.snapshot.makes_room(node, pod.priority));
+        let room = if waits { Room::BeingMade } else { Room::Free };
+        let decision = decide(&self.snapshot, pod, self.seed, room);
+        for own in giving.iter().filter_map(|uid| self.reserved.get(uid)) {
+            self.snapshot.place(&own.pod, &own.node);
+        }
+        decision
+    }
+
+    fn preempt(
+        &mut self,
+        pod: Arc<Pod>,
+        message: String,
+        plugins: PluginSet,
+        preemption: Preemption,
+        now: Instant,
+    ) -> Work {
+        let Preemption { node, victims } = preemption;
+        for victim in &victims {
+            self.snapshot.set_terminating(&victim.uid, true);
+        }
+        // Those of a lower priority that waited for this node look for another.
+        let outdone = |own: &Reservation| own.node == node && own.pod.priority < pod.priority;
+        let outdone: Vec<_> =
+            self.reserved.iter().filter(|(_, own)| outdone(own)).map(|(uid, _)| uid.clone()).collect();
+        for uid in &outdone {
+            self.release(uid);
+        }
+        self.reserve(Arc::clone(&pod), node.clone(), false);
+        self.queue.park(&pod.uid, plugins, now);
+        let told = self.told.entry(pod.uid.clone()).or_default();
+        told.message = Some(message.clone());
+        Work::Preempt { condition: told.condition(), pod, node, victims, message }
+    }
+
+    fn reserve(&mut self, pod: Arc<Pod>, node: Box<str>, confirmed: bool) {
+        self.snapshot.place(&pod, &node);
+        self.reserved.insert(pod.uid.clone(), Reservation { pod, node, confirmed });
+    }
+
+    fn release(&mut self, uid: &str) -> bool {
+        self.reserved.remove(uid).is_some() && self.snapshot.remove_pod(uid)
+    }
+
+    /// A pod that preempted could not have its victims deleted: nobody makes room.
+    pub(super) fn preemption_failed(&mut self, uid: &str, victims: &[VictimPod], now: Instant) {
+        for victim in victims.iter().filter(|victim| !victim.terminating) {
+            self.snapshot.set_terminating(&victim.uid, false);
+        }
+        self.telling_failed(uid);
+        if self.release(uid) {
+            self.queue.wake(freed(), now);
+        }
     }
 
     /// A binding was refused: the placement is undone and the pod tried again, unless the watch says that it is bound.
@@ -197,6 +278,7 @@ impl State {
             self.queue.remove(uid);
             self.told.remove(uid);
             self.assumed.remove(uid);
+            self.reserved.remove(uid);
             self.placed.insert(uid.into());
             if self.snapshot.place(&pod, node) {
                 self.queue.wake(freed(), now);
@@ -209,6 +291,9 @@ impl State {
         if &*watched.spec.scheduler_name != SCHEDULER || watched.is_terminating() {
             self.queue.remove(uid);
             self.told.remove(uid);
+            if self.release(uid) {
+                self.queue.wake(freed(), now);
+            }
             return;
         }
         let condition = watched.condition("PodScheduled").filter(|condition| &*condition.status == "False");
@@ -216,10 +301,32 @@ impl State {
         told.generation = watched.metadata.generation;
         told.since = condition.and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0);
         let gate = if watched.spec.scheduling_gates.is_empty() { Gate::Open } else { Gate::Closed };
-        self.queue.offer(Arc::new(pod), gate, now);
+        let pod = Arc::new(pod);
+        if !self.assumed.contains(uid) {
+            let nominated = watched.status.nominated_node_name.as_deref().filter(|node| !node.is_empty());
+            self.follow_nomination(&pod, nominated, now);
+        }
+        self.queue.offer(pod, gate, now);
+    }
+
+    /// Takes over what the watch says of the room that a pod waits for.
+    fn follow_nomination(&mut self, pod: &Arc<Pod>, nominated: Option<&str>, now: Instant) {
+        match (nominated, self.reserved.get(&pod.uid)) {
+            (Some(node), own) if own.is_none_or(|own| own.confirmed || &*own.node == node) => {
+                self.reserve(Arc::clone(pod), node.into(), true);
+            }
+            (None, Some(own)) if own.confirmed => {
+                if self.release(&pod.uid) {
+                    self.queue.wake(freed(), now);
+                }
+            }
+            // What the watch shows is older than what was decided here.
+            (Some(_) | None, _) => {}
+        }
     }
 
     fn remove_pod(&mut self, uid: &str, now: Instant) {
+        self.reserved.remove(uid);
         self.queue.remove(uid);
         self.told.remove(uid);
         self.assumed.remove(uid);

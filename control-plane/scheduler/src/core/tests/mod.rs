@@ -1,6 +1,7 @@
 //! What the core's tests share: nodes and pods by the fields that a test is about.
 
 mod plugins;
+mod preemption;
 mod properties;
 mod reasons;
 
@@ -54,7 +55,7 @@ fn decide(nodes: &[SlimNode], pod: &Pod) -> String {
 fn text(decision: &Decision) -> String {
     match decision {
         Decision::Node(name) => name.to_string(),
-        Decision::Unschedulable(error) => error.to_string(),
+        Decision::Unschedulable(error) | Decision::Preempt(error, _) => error.to_string(),
         Decision::NoNodes => "no nodes".to_owned(),
     }
 }

@@ -44,6 +44,10 @@ fn next(state: &mut State, now: Instant) -> String {
         Some(Work::Unschedulable { pod, condition, .. }) => {
             format!("{} stays, {}", pod.name, if condition.is_some() { "told" } else { "known" })
         }
+        Some(Work::Preempt { pod, node, victims, .. }) => {
+            let victims: Vec<_> = victims.iter().map(|victim| &*victim.name).collect();
+            format!("{} preempts {} on {node}", pod.name, victims.join(" "))
+        }
     }
 }
 
@@ -177,4 +181,56 @@ fn pods_of_other_schedulers_gated_and_terminating_pods_are_left_alone() {
         state.apply_pod(Event::Apply(pod), now);
     }
     assert_eq!(next(&mut state, now), "nothing");
+}
+
+fn important(name: &str, priority: i32, nominated: Option<&str>) -> SlimPod {
+    changed(name, |pod| {
+        pod["spec"]["priority"] = json!(priority);
+        pod["status"]["nominatedNodeName"] = json!(nominated);
+    })
+}
+
+#[test]
+fn room_that_a_pod_made_is_kept_for_it_and_for_nobody_below() {
+    let now = Instant::now();
+    let mut state = state(now);
+    state.apply_pod(Event::Apply(on_node("load", "1")), now);
+    state.apply_pod(Event::Apply(important("first", 5, None)), now);
+    assert_eq!(next(&mut state, now), "first preempts load on node");
+    // It waits for the one that goes, whatever else happens meanwhile.
+    state.apply_pod(Event::Apply(important("first", 5, Some("node"))), now);
+    state.apply_node(Event::Apply(node("node", "1", "5Gi", unchanged)), now + SECOND);
+    state.advance(now + 2 * SECOND);
+    assert_eq!(next(&mut state, now + 2 * SECOND), "first stays, told");
+    // The room is not for one that is less important, though that one tries first.
+    let later = now + 10 * SECOND;
+    state.apply_pod(Event::Delete(on_node("load", "1")), later);
+    state.apply_pod(Event::Apply(wants("small", "1")), later);
+    let first = [next(&mut state, later), next(&mut state, later)];
+    assert!(
+        first.contains(&"first to node".to_owned()) && first.contains(&"small stays, told".to_owned()),
+        "{first:?}"
+    );
+}
+
+#[test]
+fn a_more_important_pod_takes_room_that_was_kept() {
+    let now = Instant::now();
+    let mut state = state(now);
+    state.apply_pod(Event::Apply(important("first", 5, Some("node"))), now);
+    state.apply_pod(Event::Apply(important("higher", 9, None)), now);
+    assert_eq!(next(&mut state, now), "higher to node");
+    assert_eq!(next(&mut state, now), "first stays, told");
+}
+
+#[test]
+fn a_preemption_that_failed_is_tried_again() {
+    let now = Instant::now();
+    let mut state = state(now);
+    state.apply_pod(Event::Apply(on_node("load", "1")), now);
+    state.apply_pod(Event::Apply(important("first", 5, None)), now);
+    let Some(Work::Preempt { victims, .. }) = state.next(now) else { panic!("no preemption") };
+    state.preemption_failed("first", &victims, now);
+    state.advance(now + SECOND);
+    assert_eq!(next(&mut state, now + SECOND), "first preempts load on node");
 }
