@@ -189,8 +189,11 @@ impl Engine {
             errors = skep_api::meta::validate_update(&object, old);
             errors.extend(kind.strategy.validate_status_update(&object, old));
         } else if let Some(subresource) = call.subresource {
-            // These write what no update may, by rules of their own; a binding's are checked where it is made.
-            metadata::bump_generation(kind, &mut object, old);
+            // These write what no update may, by rules of their own; a binding's are checked where it is made, and it asks
+            // for nothing new.
+            if subresource != Subresource::Binding {
+                metadata::bump_generation(kind, &mut object, old);
+            }
             errors = skep_api::meta::validate_update(&object, old);
             errors.extend(match subresource {
                 Subresource::EphemeralContainers => pod::validate_ephemeral_containers_update(&object, old),
