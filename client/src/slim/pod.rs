@@ -254,6 +254,8 @@ pub enum SlimContainerState {
     Terminated {
         /// The exit code.
         exit_code: i32,
+        /// When.
+        finished_at: Option<jiff::Timestamp>,
     },
 }
 
@@ -291,10 +293,15 @@ fn container_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SlimCon
     struct Terminated {
         #[serde(default)]
         exit_code: i32,
+        #[serde(default)]
+        finished_at: Option<Time>,
     }
     let state: State = nullable(deserializer)?;
     Ok(match (state.terminated, state.running) {
-        (Some(terminated), _) => SlimContainerState::Terminated { exit_code: terminated.exit_code },
+        (Some(terminated), _) => SlimContainerState::Terminated {
+            exit_code: terminated.exit_code,
+            finished_at: terminated.finished_at.map(|time| time.0),
+        },
         (None, Some(_)) => SlimContainerState::Running,
         (None, None) => SlimContainerState::Waiting,
     })

@@ -1,8 +1,9 @@
 //! What a controller works with: its own client (which names it to the API server), the shared informers and its events.
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, ReplicationController, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
@@ -31,6 +32,18 @@ pub struct Informers {
     pub deployments: Informer<Deployment>,
     /// ReplicaSets.
     pub replica_sets: Informer<ReplicaSet>,
+    /// ReplicationControllers.
+    pub replication_controllers: Informer<ReplicationController>,
+    /// DaemonSets.
+    pub daemon_sets: Informer<DaemonSet>,
+    /// StatefulSets.
+    pub stateful_sets: Informer<StatefulSet>,
+    /// ControllerRevisions.
+    pub controller_revisions: Informer<ControllerRevision>,
+    /// Jobs.
+    pub jobs: Informer<Job>,
+    /// CronJobs.
+    pub cron_jobs: Informer<CronJob>,
     /// ServiceAccounts.
     pub service_accounts: Informer<ServiceAccount>,
     /// Services.
@@ -71,6 +84,12 @@ impl Informers {
         watch(&self.namespaces, Api::all(client.clone()), all(), tasks, shutdown);
         watch(&self.deployments, Api::all(client.clone()), all(), tasks, shutdown);
         watch(&self.replica_sets, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.cron_jobs, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.replication_controllers, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.daemon_sets, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.stateful_sets, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.controller_revisions, Api::all(client.clone()), all(), tasks, shutdown);
+        watch(&self.jobs, Api::all(client.clone()), all(), tasks, shutdown);
         watch(&self.service_accounts, Api::all(client.clone()), all(), tasks, shutdown);
         watch(&self.services, Api::all(client.clone()), all(), tasks, shutdown);
         let managed = all().labels(&crate::endpoint_slice::managed());

@@ -9,9 +9,12 @@
 //! Data flow: API watch → [`runtime::Informer`] → [`runtime::Queue`] → reconcile (pure) → API writes and events.
 
 mod context;
+mod cron_job;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod garbage_collector;
+mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -20,7 +23,9 @@ mod replica_set;
 mod root_ca;
 pub mod runtime;
 mod service_account;
+mod stateful_set;
 mod taint_eviction;
+mod ttl_after_finished;
 
 use kube::Client;
 use tokio::task::JoinSet;
@@ -88,6 +93,7 @@ pub fn run(client: Client, options: Options, shutdown: CancellationToken) -> Joi
         if synced {
             tracing::info!("informers are synced, starting the controllers");
             start(&client, &options, &informers, &mut tasks, &shutdown);
+            start_workloads(&client, &options, &informers, &mut tasks, &shutdown);
         }
         while tasks.join_next().await.is_some() {}
     });
@@ -124,4 +130,47 @@ fn start(
     pod_garbage_collector::start(pod_garbage_collector_context, options, tasks, shutdown);
     endpoint_slice::start(endpoint_slice_context, options, tasks, shutdown);
     garbage_collector::start(garbage_collector_context, tasks, shutdown);
+}
+
+/// Starts the controllers of kinds that some clusters don't serve: each once its kinds are listed, so that a missing one
+/// holds no other back.
+fn start_workloads(
+    client: &Client,
+    options: &Options,
+    informers: &Informers,
+    tasks: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) {
+    type Start = fn(Context, &Options, &mut JoinSet<()>, &CancellationToken);
+    let mut begin = |name: &str, kinds: Vec<Synced>, start: Start| {
+        let context = Context::new(client, name, informers, options, tasks, shutdown);
+        let (options, shutdown) = (options.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            for synced in kinds {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = synced => {}
+                }
+            }
+            let mut tasks = JoinSet::new();
+            start(context, &options, &mut tasks, &shutdown);
+            while tasks.join_next().await.is_some() {}
+        });
+    };
+    let (jobs, cron_jobs) = (&informers.jobs, &informers.cron_jobs);
+    begin("job-controller", vec![listed(jobs)], job::start);
+    begin("ttl-after-finished-controller", vec![listed(jobs)], ttl_after_finished::start);
+    let (stateful_sets, revisions) = (&informers.stateful_sets, &informers.controller_revisions);
+    begin("statefulset-controller", vec![listed(stateful_sets), listed(revisions)], stateful_set::start);
+    begin("daemonset-controller", vec![listed(&informers.daemon_sets), listed(revisions)], daemon_set::start);
+    let replication = vec![listed(&informers.replication_controllers)];
+    begin("replication-controller", replication, replica_set::start_replication);
+    begin("cronjob-controller", vec![listed(cron_jobs), listed(jobs)], cron_job::start);
+}
+
+type Synced = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn listed<K: kube::Resource + Send + Sync + 'static>(informer: &runtime::Informer<K>) -> Synced {
+    let informer = informer.clone();
+    Box::pin(async move { informer.synced().await })
 }

@@ -8,9 +8,9 @@
 //! from its template, so a stale view can only fail, never make a double.
 
 mod reconcile;
-mod replicas;
+pub(crate) mod replicas;
 mod status;
-mod template;
+pub(crate) mod template;
 
 use std::sync::Arc;
 

@@ -102,7 +102,7 @@ fn deletion_order(a: &SlimPod, b: &SlimPod, rank_a: usize, rank_b: usize, now: T
         })
 }
 
-fn phase_order(pod: &SlimPod) -> u8 {
+pub(crate) fn phase_order(pod: &SlimPod) -> u8 {
     match &*pod.status.phase {
         "Unknown" => 1,
         "Running" => 2,
@@ -117,7 +117,7 @@ fn deletion_cost(pod: &SlimPod) -> i32 {
     text.filter(valid).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-fn ready_since(pod: &SlimPod) -> Option<Timestamp> {
+pub(crate) fn ready_since(pod: &SlimPod) -> Option<Timestamp> {
     pod.condition("Ready")?.last_transition_time.as_ref().map(|time| time.0)
 }
 
@@ -138,7 +138,7 @@ fn age_rank(time: Timestamp, now: Timestamp) -> i64 {
 }
 
 /// The most restarts of an ordinary container, then of a sidecar.
-fn restarts(pod: &SlimPod) -> (i32, i32) {
+pub(crate) fn restarts(pod: &SlimPod) -> (i32, i32) {
     let ordinary = pod.status.container_statuses.iter().map(|status| status.restart_count).max().unwrap_or(0);
     let is_sidecar = |name: &str| {
         let mut containers = pod.spec.init_containers.iter();

@@ -122,7 +122,8 @@ fn a_failure_is_a_condition_until_the_next_success() {
 
 #[test]
 fn the_pod_has_the_templates_labels_and_the_set_as_its_controller() {
-    let pod = pod_from_template(&set(1));
+    let set = set(1);
+    let pod = pod_from_template(&PodOwner::of(&set), &set.spec.template.clone().expect("a template"));
     assert_eq!(pod.metadata.generate_name.as_deref(), Some("web-"));
     assert_eq!(controller_of(&pod.metadata).expect("an owner").uid, "set");
     assert_eq!(pod.metadata.labels.expect("labels")["app"], "web");
@@ -154,4 +155,19 @@ proptest! {
         let reached = status(&set, &pods, 0, None, now());
         prop_assert!(same_status(&reached, &status(&set, &pods, 0, None, now())));
     }
+}
+
+#[test]
+fn a_replication_controller_is_seen_as_the_replica_set_of_its_labels() {
+    let own: ReplicationController = serde_json::from_value(json!({
+        "metadata": {"name": "rc", "namespace": "n", "uid": "u"},
+        "spec": {"replicas": 2, "selector": {"app": "web"}, "template": {"metadata": {"labels": {"app": "web"}}}},
+        "status": {"replicas": 1, "conditions": [{"type": "ReplicaFailure", "status": "True", "message": "m"}]},
+    }))
+    .expect("a ReplicationController");
+    let set = replication::replica_set(&own);
+    assert!(selector_matches(&set.spec.selector, Some(&[("app".to_owned(), "web".to_owned())].into())));
+    assert_eq!((set.spec.replicas, set.metadata.uid.as_deref()), (Some(2), Some("u")));
+    let back = replication::status(set.status.expect("a status"));
+    assert_eq!(Some(back), own.status);
 }

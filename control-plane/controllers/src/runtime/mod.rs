@@ -6,20 +6,24 @@
 //!
 //! Invariant: one key is never worked on twice at the same time; a change that comes meanwhile makes it come back.
 
+mod history;
 mod informer;
 mod metrics;
 mod owner;
+mod pod_control;
 mod pod_ending;
 mod pods_by_node;
 mod queue;
 mod worker;
 mod write_tracking;
 
+pub use history::{History, REVISION_LABEL, Revisions, template_of};
 pub use informer::{Change, Informer, ObjectKey, Revision};
 pub use metrics::Metrics;
 pub use owner::{
     Claim, Claims, claim, controller_of, controller_reference, is_controlled_by, owner_patch, selector_matches,
 };
+pub use pod_control::{PodControl, PodOwner, Written, pod_from_template, remove_finalizer};
 pub use pod_ending::{condition_patch, delete_params, disruption_target, failed_patch, not_ready_patch};
 pub use pods_by_node::PodsByNode;
 pub use queue::Queue;

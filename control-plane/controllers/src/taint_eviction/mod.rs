@@ -6,7 +6,7 @@
 //!
 //! Invariant: a pod has at most one planned end, and it is deleted only while the taint that it goes for is there.
 
-mod reconcile;
+pub(crate) mod reconcile;
 
 use std::collections::HashMap;
 use std::sync::Arc;

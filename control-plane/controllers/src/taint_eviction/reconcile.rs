@@ -63,7 +63,7 @@ pub(super) fn decide(tolerance: Tolerance, planned: Option<Instant>, now: Instan
 }
 
 /// `Toleration.ToleratesTaint`, without the comparison operators, which are off by default.
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let unset_or = |own: Option<&String>, other: &str| own.is_none_or(|own| own.is_empty() || own == other);
     let value = |value: Option<&String>| value.cloned().unwrap_or_default();
     unset_or(toleration.effect.as_ref(), &taint.effect)
