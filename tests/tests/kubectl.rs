@@ -208,3 +208,70 @@ async fn deleting_a_deployment_takes_its_pods_along() {
     })
     .await;
 }
+
+fn owned(value: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: owned\n  labels: {{app: owned}}\ndata:\n  x: \"{value}\"\n"
+    )
+}
+
+/// The managers of the config map, each with how it writes.
+fn owners(kubectl: &Kubectl) -> Vec<(String, String)> {
+    let object = json(kubectl, &["get", "configmap", "owned", "--show-managed-fields", "-o", "json"]);
+    let entries = object["metadata"]["managedFields"].as_array().expect("the object has owners");
+    let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+    entries.iter().map(|entry| (text(entry, "manager"), text(entry, "operation"))).collect()
+}
+
+fn pairs(owners: &[(&str, &str)]) -> Vec<(String, String)> {
+    owners.iter().map(|(manager, operation)| ((*manager).to_owned(), (*operation).to_owned())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_have_owners_and_applies_from_the_servers_side_heed_them() {
+    with_each_kubectl(|kubectl| {
+        let apply = ["apply", "--server-side", "-f", "-"];
+        assert_eq!(kubectl.run_with(&apply, &owned("1")).ok().trim(), "configmap/owned serverside-applied");
+        kubectl.run(&["label", "configmap", "owned", "tier=front"]).ok();
+        assert_eq!(owners(kubectl), pairs(&[("kubectl", "Apply"), ("kubectl-label", "Update")]));
+        let hidden = json(kubectl, &["get", "configmap", "owned", "-o", "json"]);
+        assert!(hidden["metadata"].get("managedFields").is_none());
+
+        let difference = kubectl.run_with(&["diff", "--server-side", "-f", "-"], &owned("2"));
+        assert!(difference.stdout.contains("+  x: \"2\""), "{difference:?}");
+        let other = ["apply", "--server-side", "--field-manager=other", "-f", "-"];
+        let conflict = kubectl.run_with(&other, &owned("2")).fails();
+        assert!(conflict.contains("Apply failed with 1 conflict: conflict with \"kubectl\": .data.x"), "{conflict}");
+        let forced = ["apply", "--server-side", "--field-manager=other", "--force-conflicts", "-f", "-"];
+        kubectl.run_with(&forced, &owned("2")).ok();
+        let object = json(kubectl, &["get", "configmap", "owned", "-o", "json"]);
+        assert_eq!((&object["data"]["x"], &object["metadata"]["labels"]["tier"]), (&"2".into(), &"front".into()));
+
+        // What the last applier no longer names is gone, and what another named stays.
+        let without_data = owned("2").replace("data:\n  x: \"2\"\n", "");
+        kubectl.run_with(&other, &without_data).ok();
+        let object = json(kubectl, &["get", "configmap", "owned", "-o", "json"]);
+        assert!(object.get("data").is_none() || object["data"].get("x").is_none(), "{object}");
+        assert_eq!(object["metadata"]["labels"]["app"], "owned");
+        kubectl.run(&["delete", "configmap", "owned"]).ok();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_applied_from_the_clients_side_goes_on_from_the_servers_side() {
+    with_each_kubectl(|kubectl| {
+        kubectl.run_with(&["apply", "-f", "-"], &owned("1")).ok();
+        assert_eq!(owners(kubectl), pairs(&[("kubectl-client-side-apply", "Update")]));
+        kubectl.run_with(&["apply", "--server-side", "-f", "-"], &owned("2")).ok();
+        // The annotation has a manager of its own, by which kubectl keeps it from being pruned.
+        assert_eq!(owners(kubectl), pairs(&[("kubectl-last-applied", "Apply"), ("kubectl", "Apply")]));
+        let object = json(kubectl, &["get", "configmap", "owned", "-o", "json"]);
+        assert_eq!(object["data"]["x"], "2");
+        let last = &object["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"];
+        assert!(last.as_str().is_some_and(|last| last.contains("\"x\":\"2\"")), "{last}");
+        kubectl.run_with(&["apply", "-f", "-"], &owned("3")).ok();
+        kubectl.run(&["delete", "configmap", "owned"]).ok();
+    })
+    .await;
+}

@@ -351,3 +351,24 @@ async fn a_status_is_applied_by_its_own_path() {
     );
     server.server.stop().await;
 }
+
+#[tokio::test]
+async fn owners_in_one_version_lose_what_is_written_in_another() {
+    let server = Server::start().await;
+    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "default", "labels": {"x": "1", "y": "1"}},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}, "reason": "R", "message": "one", "type": "Normal"});
+    let (code, created) = server.post("/api/v1/namespaces/default/events?fieldManager=old", &event).await;
+    assert_eq!(code, 201, "{created}");
+    let path = "/apis/events.k8s.io/v1/namespaces/default/events/e";
+    let (code, patched) = server
+        .call(Method::PATCH, &format!("{path}?fieldManager=new"), MERGE, json!({"metadata": {"labels": {"x": "2"}}}))
+        .await;
+    assert_eq!(code, 200, "{patched}");
+    assert_eq!(entry(&patched, "new")["fieldsV1"], json!({"f:metadata": {"f:labels": {"f:x": {}}}}));
+    assert_eq!(entry(&patched, "new")["apiVersion"], "events.k8s.io/v1");
+    let old = entry(&patched, "old");
+    assert_eq!(old["apiVersion"], "v1");
+    assert_eq!(old["fieldsV1"]["f:metadata"], json!({"f:labels": {".": {}, "f:y": {}}}));
+    assert_eq!(old["fieldsV1"]["f:message"], json!({}), "what the other version calls note");
+    server.server.stop().await;
+}

@@ -222,6 +222,7 @@ fn operation(kind: &Kind, form: Form, path: &str, verb: Verb, action: &str) -> V
             if let Some(schema) = body_schema {
                 let types: &[&str] = match verb {
                     Verb::Patch => &[
+                        "application/apply-patch+yaml",
                         "application/json-patch+json",
                         "application/merge-patch+json",
                         "application/strategic-merge-patch+json",

@@ -93,12 +93,12 @@ pub(super) fn without(object: &Value) -> Value {
 
 /// Takes back new times where nothing else is new, so that a write of the same is none (upstream's `IgnoreManagedFieldsTimestampsTransformer`).
 pub(super) fn keep_times(object: &mut Value, old: &Value) {
-    let list = |object: &Value| object["metadata"][FIELD].as_array().cloned();
     let (Some(new), Some(before)) = (object["metadata"][FIELD].as_array(), old["metadata"][FIELD].as_array()) else {
         return;
     };
-    if apply::differ_in_times_only(new, before) && without(object) == without(old) {
-        put(object, list(old).map(Value::Array));
+    if apply::differ_in_times_only(new, before) && apply::equal_but_owners(object, old) {
+        let before = Value::Array(before.clone());
+        put(object, Some(before));
     }
 }
 
