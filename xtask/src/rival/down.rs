@@ -3,27 +3,34 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::layout::Layout;
 use super::parts::{Part, is_shim};
 use super::up::{Settings, owner};
 use super::{leftovers, tunables};
 use crate::deploy::progress::Progress;
+use crate::deploy::subnet::Subnet;
 use crate::deploy::{cgroups, containerd, mounts, network, processes};
+
+/// In the place of a network that is not known.
+const ANY: Subnet = Subnet::new([172, 30, 0, 0], 24);
 
 /// Runs the steps. What outlives a failure is found again by running it again.
 ///
 /// # Errors
 /// When something can't be ended or removed.
 pub(super) fn run(data_dir: &Path) -> Result<()> {
-    let Some(settings) = Settings::read(data_dir)? else {
+    let settings = Settings::read(data_dir)?;
+    // Where its data is gone, the machine's names are left; they don't follow from the network.
+    let layout = settings.as_ref().map_or_else(|| Layout::new(data_dir, ANY), |settings| settings.layout(data_dir));
+    let owner = owner(&layout);
+    if settings.is_none() && owner.as_deref().map(Path::new) != Some(data_dir) {
         println!("No upstream cluster is in {}", data_dir.display());
         return Ok(());
-    };
-    let layout = settings.layout(data_dir);
+    }
     // The machine's names may be another's by now; what is in the data directory is this one's in any case.
-    let on_machine = owner(&layout).is_none_or(|owner| Path::new(&owner) == data_dir);
+    let on_machine = owner.is_none_or(|owner| Path::new(&owner) == data_dir);
     let progress = Progress::new(4)?;
     progress.step("stopping the node and the control plane", || {
         let stay = [Part::Etcd, Part::Containerd];
@@ -65,15 +72,12 @@ fn end(layout: &Layout, part: Part) -> Result<()> {
 
 /// The settings go last: they lead to the rest.
 fn remove_data(data_dir: &Path) -> Result<()> {
-    for entry in fs::read_dir(data_dir)? {
+    for entry in fs::read_dir(data_dir).into_iter().flatten() {
         let path = entry?.path();
         if !path.ends_with(Settings::FILE) {
             mounts::remove(&path)?;
         }
     }
     mounts::remove(&data_dir.join(Settings::FILE))?;
-    if let Err(error) = fs::remove_dir(data_dir) {
-        bail!("can't remove {}: {error}", data_dir.display());
-    }
-    Ok(())
+    mounts::remove(data_dir)
 }
