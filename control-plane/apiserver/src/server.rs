@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Chain;
+use crate::admission::webhooks::Webhooks;
 use crate::auth::authn::Authenticator;
 use crate::auth::authz::Authorizers;
 use crate::auth::token::Tokens;
@@ -29,6 +30,7 @@ use crate::pki::{Pki, ServerTls};
 use crate::proxy::Kubelets;
 use crate::registry::{Registry, Table};
 use crate::rest::{Engine, Ranges};
+use crate::webhook_client::WebhookClient;
 
 /// What an API server is started with.
 pub struct Config {
@@ -96,12 +98,21 @@ impl ApiServer {
             });
             cache.observe(resource, observer);
         }
+        let hooks = Webhooks::new(Arc::new(WebhookClient::new(cache.clone())));
+        for resource in Webhooks::observed() {
+            let index = hooks.clone();
+            let observer: cache::Observer = Arc::new(move |resource, at, object| {
+                index.apply(resource, &at.name, object.map(|o| o.to_value()).as_ref());
+            });
+            cache.observe(resource, observer);
+        }
         let tokens = Arc::new(Tokens::new(&pki.service_account_key()?)?);
         let authenticator = Authenticator::new(tokens.clone());
         let engine = Arc::new(Engine {
             cache: cache.clone(),
             registry: registry.clone(),
             admission: Chain::default_plugins(authorizers.clone()),
+            hooks,
             authorizer: authorizers,
             ranges,
         });

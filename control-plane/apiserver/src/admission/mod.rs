@@ -2,12 +2,14 @@
 //! their place after them.
 
 mod default_tolerations;
+pub(crate) mod dynamic;
 mod escalation;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
 mod service_account;
 mod taint_nodes;
+pub(crate) mod webhooks;
 
 pub(crate) use node_restriction::admit_token;
 
@@ -29,6 +31,21 @@ pub enum Operation {
     Update,
     /// DELETE.
     Delete,
+    /// A stream or a proxied request.
+    Connect,
+}
+
+impl Operation {
+    /// The operation as rules of webhooks and policies name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
 }
 
 /// A write on its way.

@@ -193,6 +193,7 @@ impl Handler {
             if let Some(peer) = peer {
                 parts.extensions.insert(Peer(peer.ip()));
             }
+            self.engine.admit_connect(&call, &path.rest, parts.uri.query()).await?;
             return self.kubelets.answer(&self.engine, &call, stream, &path.rest, parts, body).await;
         }
         let accepted = accepted(&call, path, &parts)?;

@@ -9,6 +9,7 @@ use skep_store::{Batch, Condition, Error as StoreError, Op, Revision, Write};
 use super::owners::Ownership;
 use super::{Answer, Call, Engine, Payload, metadata, rfc3339, served, store_error};
 use crate::admission::Operation;
+use crate::admission::dynamic::Notes;
 use crate::keys;
 use crate::object::Object;
 
@@ -77,8 +78,8 @@ impl Engine {
         self.record_owners(call, &Value::Null, &mut object, ownership);
         // Admission reads the cache: what was written before this request (its namespace, its service account) must be there.
         self.cache.wait_for_latest(&call.kind.storage_resource()).await?;
-        let request = Self::admission_request(call, Operation::Create, None);
-        self.admission.admit(&request, &mut object, &*self.cache)?;
+        let mut notes = Notes::default();
+        self.admit(call, Operation::Create, None, &mut object, &mut notes).await?;
         self.prepare_new(call, &mut object)?;
         let now = rfc3339(call.now);
         kind.strategy.prepare_create(&mut object, &WriteContext { now: &now, user: &call.user.name });
@@ -91,8 +92,8 @@ impl Engine {
             return Err(Status::invalid(&kind.group_kind(), &name, &errors));
         }
         let named = Call { name: &name, ..*call };
-        let request = Self::admission_request(&named, Operation::Create, None);
-        self.admission.validate(&request, &object, &*self.cache)?;
+        self.judge(&named, Operation::Create, None, &object, &mut notes).await?;
+        warnings.extend(notes.warnings);
         warnings.extend(kind.strategy.warnings(&object, None));
         let key = keys::object(&kind.storage_resource(), call.namespace, &name);
         if call.query.dry_run {

@@ -7,7 +7,7 @@ use skep_store::{Batch, Condition, Error as StoreError, Op, Revision, Write};
 use super::deletion::{self, Deletion};
 use super::list::ListPage;
 use super::{Answer, Call, DeleteOptions, Engine, Payload, metadata, selection, served, store_error};
-use crate::admission::Operation;
+use crate::admission::dynamic::Notes;
 use crate::object::{Object, Shared};
 
 const ATTEMPTS: usize = 100;
@@ -21,12 +21,13 @@ impl Engine {
         let mut current = self.newest(call).await?;
         for _ in 0..ATTEMPTS {
             let old = served(call.kind, &current);
-            let request = Self::admission_request(call, Operation::Delete, Some(&old));
-            self.admission.validate(&request, &old, &*self.cache)?;
+            let mut notes = Notes::default();
+            self.judge_delete(call, &old, options, &mut notes).await?;
+            let answer = |payload| Answer::with(200, payload, notes.warnings.clone());
             let outcome = match deletion::plan(call.kind, &old, options, call.now)? {
-                Deletion::Pending => return Ok(Answer::ok(Payload::Object(current))),
-                Deletion::Mark(marked) if options.is_dry_run() => return Ok(Answer::ok(Payload::Value(marked))),
-                Deletion::Remove if options.is_dry_run() => return Ok(Answer::ok(self.removed(call, old))),
+                Deletion::Pending => return Ok(answer(Payload::Object(current))),
+                Deletion::Mark(marked) if options.is_dry_run() => return Ok(answer(Payload::Value(marked))),
+                Deletion::Remove if options.is_dry_run() => return Ok(answer(self.removed(call, old))),
                 Deletion::Mark(marked) => self.commit_mark(call, &current, &marked).await?,
                 Deletion::Remove => self
                     .commit_removal(call, &current, &old)
@@ -34,7 +35,7 @@ impl Engine {
                     .map(|revision| self.removed(call, served(call.kind, &current.at(revision)))),
             };
             match outcome {
-                Ok(payload) => return Ok(Answer::ok(payload)),
+                Ok(payload) => return Ok(answer(payload)),
                 Err(Some(now_at)) => {
                     self.cache.wait_for(now_at).await?;
                     current = self.newest(call).await?;

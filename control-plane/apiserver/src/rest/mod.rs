@@ -3,6 +3,7 @@
 //! Data flow of a write: bytes → tree ([`skep_api::decode`]) → defaults → admission → the kind's rules → stored form (`object`) → one
 //! commit. Of a read: watch cache → shared bytes. Decisions are pure functions ([`deletion`], the kinds' strategies); this module does the I/O.
 
+mod admit;
 mod allocate;
 mod apply;
 mod create;
@@ -36,6 +37,7 @@ pub use patch::PatchType;
 pub use query::Query;
 pub use watch::{WatchBody, WatchItem};
 
+use crate::admission::webhooks::Webhooks;
 use crate::admission::{self, Chain};
 use crate::auth::User;
 use crate::auth::authz::Authorizer;
@@ -51,6 +53,8 @@ pub struct Engine {
     pub registry: Arc<Registry>,
     /// Admission, in upstream's order.
     pub admission: Chain,
+    /// The webhooks that have a say after it.
+    pub(crate) hooks: Arc<Webhooks>,
     /// Who may do what: for admission and impersonation as well as for requests.
     pub authorizer: Arc<dyn Authorizer>,
     /// Where Service addresses and node ports come from.

@@ -44,6 +44,39 @@ pub struct DeleteOptions {
 }
 
 impl DeleteOptions {
+    /// The options as an object.
+    #[must_use]
+    pub fn to_value(&self) -> serde_json::Value {
+        let mut options = serde_json::json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
+        if let Some(seconds) = self.grace_period_seconds {
+            options["gracePeriodSeconds"] = seconds.into();
+        }
+        if let Some(preconditions) = &self.preconditions {
+            options["preconditions"] = serde_json::json!({});
+            if let Some(uid) = &preconditions.uid {
+                options["preconditions"]["uid"] = uid.as_str().into();
+            }
+            if let Some(version) = &preconditions.resource_version {
+                options["preconditions"]["resourceVersion"] = version.as_str().into();
+            }
+        }
+        if let Some(orphan) = self.orphan_dependents {
+            options["orphanDependents"] = orphan.into();
+        }
+        if let Some(policy) = self.propagation_policy {
+            let policy = match policy {
+                Propagation::Orphan => "Orphan",
+                Propagation::Background => "Background",
+                Propagation::Foreground => "Foreground",
+            };
+            options["propagationPolicy"] = policy.into();
+        }
+        if !self.dry_run.is_empty() {
+            options["dryRun"] = serde_json::json!(self.dry_run);
+        }
+        options
+    }
+
     /// Reads the options of a request: those of the body, if there is one, else those of the query.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use skep_api::kinds::core::pod;
 
 use super::owners::Ownership;
 use super::{Answer, Call, DeleteOptions, Engine, Payload, metadata, served};
+use crate::admission::dynamic::Notes;
 use crate::auth::token::Tokens;
 
 impl Engine {
@@ -23,10 +24,12 @@ impl Engine {
             let kind = GroupKind { group: Name::Borrowed(""), kind: Name::Borrowed("Binding") };
             return Err(Status::invalid(&kind, call.name, &errors));
         }
+        let call = &Call { subresource: Some(Subresource::Binding), ..*call };
+        let mut notes = Notes::default();
+        let binding = self.admit_subresource(call, binding, ("", "v1", "Binding"), &mut notes).await?;
         let uid = metadata::text(&binding, "uid").to_owned();
         let resource = call.kind.group_resource();
         let now = super::rfc3339(call.now);
-        let call = &Call { subresource: Some(Subresource::Binding), ..*call };
         // Nobody owns where a pod runs, as upstream has it.
         self.change_owned(call, false, Ownership::Kept, |old| {
             let own = metadata::text(old, "uid");
@@ -58,6 +61,8 @@ impl Engine {
         if !named.is_empty() && named != call.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
+        let mut notes = Notes::default();
+        let eviction = self.admit_subresource(call, eviction, ("policy", "v1", "Eviction"), &mut notes).await?;
         let options: DeleteOptions = match &eviction["deleteOptions"] {
             Value::Null => DeleteOptions::default(),
             options => {
@@ -77,6 +82,9 @@ impl Engine {
         let request = read(body, media, "TokenRequest", "io.k8s.api.authentication.v1.TokenRequest")?;
         let account = served(call.kind, &*self.newest(call).await?);
         crate::admission::admit_token(call.user, call.namespace, call.name, &request, &*self.cache)?;
+        let mut notes = Notes::default();
+        let kind = ("authentication.k8s.io", "v1", "TokenRequest");
+        let request = self.admit_subresource(call, request, kind, &mut notes).await?;
         let answer = tokens.request(&account, request, &*self.cache, call.now)?;
         Ok(Answer::with(201, Payload::Value(answer), Vec::new()))
     }

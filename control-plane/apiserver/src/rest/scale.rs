@@ -158,7 +158,7 @@ fn replicas(call: &Call<'_>, scale: &Value) -> Result<i64, Status> {
 }
 
 /// An object as a Scale.
-fn of(object: &Value) -> Value {
+pub(super) fn of(object: &Value) -> Value {
     let metadata = &object["metadata"];
     let mut kept = serde_json::Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {

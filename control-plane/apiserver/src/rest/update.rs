@@ -11,6 +11,7 @@ use skep_store::{Batch, Condition, Error as StoreError, Op, Write};
 use super::owners::{self, Ownership};
 use super::{Answer, Call, Engine, Payload, deletion, metadata, rfc3339, served, store_error};
 use crate::admission::Operation;
+use crate::admission::dynamic::Notes;
 use crate::object::Shared;
 
 /// How often a write that names no resourceVersion is tried again after another writer came first. Each attempt loses only to a writer that won.
@@ -115,7 +116,9 @@ impl Engine {
         ownership: Ownership,
     ) -> Result<Written, Status> {
         let kind = call.kind;
-        let object = self.prepare_update(call, old, object, ownership)?;
+        let mut notes = Notes::default();
+        let object = self.prepare_update(call, old, object, ownership, &mut notes).await?;
+        warnings.extend(notes.warnings);
         warnings.extend(kind.strategy.warnings(&object, Some(old)));
         if deletion::is_finished(kind, &object) {
             return self.remove(call, current, object, warnings).await;
@@ -157,12 +160,13 @@ impl Engine {
     }
 
     /// Defaults, admission and the kind's rules on a changed object.
-    fn prepare_update(
+    async fn prepare_update(
         &self,
         call: &Call<'_>,
         old: &Value,
         mut object: Value,
         ownership: Ownership,
+        notes: &mut Notes,
     ) -> Result<Value, Status> {
         let kind = call.kind;
         kind.strategy.default(&mut object);
@@ -180,8 +184,7 @@ impl Engine {
         let mut object = narrow(call.subresource, object, old);
         owners::put(&mut object, given);
         self.record_owners(call, old, &mut object, ownership);
-        let request = Self::admission_request(call, Operation::Update, Some(old));
-        self.admission.admit(&request, &mut object, &*self.cache)?;
+        self.admit(call, Operation::Update, Some(old), &mut object, notes).await?;
         metadata::carry_system_fields(&mut object, old);
         let mut errors;
         if matches!(call.subresource, Some(Subresource::Status)) {
@@ -213,8 +216,7 @@ impl Engine {
         if !errors.is_empty() {
             return Err(Status::invalid(&kind.group_kind(), call.name, &errors));
         }
-        let request = Self::admission_request(call, Operation::Update, Some(old));
-        self.admission.validate(&request, &object, &*self.cache)?;
+        self.judge(call, Operation::Update, Some(old), &object, notes).await?;
         owners::keep_times(&mut object, old);
         Ok(object)
     }
