@@ -3,6 +3,7 @@
 
 mod any_certificate;
 mod destination;
+mod log_socket;
 mod resource;
 mod reverse;
 mod rewrite;
@@ -29,6 +30,7 @@ use tracing::debug;
 
 use crate::http::body::{Body, BoxError};
 use crate::rest::{Call, Engine, served};
+use log_socket::LogSocket;
 
 /// The most that is read of a kubelet's refusal, in bytes.
 const REFUSAL: usize = 16 << 10;
@@ -71,7 +73,7 @@ impl Kubelets {
         call: &Call<'_>,
         subresource: Subresource,
         rest: &str,
-        parts: Parts,
+        mut parts: Parts,
         body: B,
     ) -> Result<Response<Body>, Status>
     where
@@ -110,10 +112,19 @@ impl Kubelets {
             .find(&GroupResource::new("", "nodes"), "", &node)
             .ok_or_else(|| Status::not_found(&GroupResource::new("", "nodes"), &node))?;
         let endpoint = endpoint(&node)?;
+        if subresource != Subresource::Log {
+            return self.forward(&endpoint, &path, parts, body).await;
+        }
+        let socket = LogSocket::of(&mut parts)?;
         let response = self.forward(&endpoint, &path, parts, body).await?;
-        match subresource {
-            Subresource::Log if !response.status().is_success() => Err(refusal(response).await),
-            _ => Ok(response),
+        match socket {
+            _ if !response.status().is_success() => Err(refusal(response).await),
+            None => Ok(response),
+            Some(socket) => {
+                let (answer, copy) = socket.answer(response.into_body());
+                self.tunnels.spawn(copy);
+                Ok(answer)
+            }
         }
     }
 
