@@ -2,6 +2,7 @@
 
 mod bench;
 mod build_ebpf;
+mod conformance;
 mod deploy;
 mod image;
 mod lint;
@@ -27,6 +28,8 @@ enum Command {
     Bench(bench::Args),
     /// Builds the eBPF programs, and prints the object's path.
     BuildEbpf(build_ebpf::Args),
+    /// Runs Kubernetes' own conformance cases against a cluster, and says where Skep stands.
+    Conformance(conformance::Args),
     /// Brings up a cluster on this machine, or takes it away.
     Deploy(deploy::Args),
     /// Writes container images of static binaries as OCI archives.
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::BuildEbpf(args) => build_ebpf::run(&args).map(drop),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Deploy(args) => deploy::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Rival(args) => rival::run(&args),

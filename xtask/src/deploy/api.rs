@@ -40,9 +40,32 @@ impl Api {
         Ok(list["items"].as_array().into_iter().flatten().map(node_state).collect())
     }
 
+    /// The version that the server tells.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub(crate) fn version(&self) -> Result<String> {
+        let version = self.get("/version")?;
+        Ok(version["gitVersion"].as_str().context("the API server tells no version")?.to_owned())
+    }
+
+    /// Whether the server answers in a media type when it is asked for it.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub(crate) fn answers_in(&self, media_type: &str) -> Result<bool> {
+        let header = format!("Accept: {media_type}, application/json;q=0.1");
+        let words = ["--header", &header, "--output", "/dev/null", "--write-out", "%{content_type}"];
+        Ok(self.curl("/api/v1/nodes", &words)?.starts_with(media_type))
+    }
+
     fn get(&self, path: &str) -> Result<Value> {
+        serde_json::from_str(&self.curl(path, &[])?).with_context(|| format!("{path} is no JSON"))
+    }
+
+    fn curl(&self, path: &str, words: &[&str]) -> Result<String> {
         let file = |name: &str| self.credentials.join(name);
-        let text = shell::output(
+        shell::output(
             Command::new("curl")
                 .args(["--silent", "--show-error", "--fail", "--max-time", "10", "--noproxy", "*", "--cacert"])
                 .arg(file("ca.crt"))
@@ -50,9 +73,9 @@ impl Api {
                 .arg(file("client.crt"))
                 .arg("--key")
                 .arg(file("client.key"))
+                .args(words)
                 .arg(format!("{}{path}", self.server)),
-        )?;
-        serde_json::from_str(&text).with_context(|| format!("{path} is no JSON"))
+        )
     }
 }
 

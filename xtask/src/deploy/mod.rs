@@ -23,11 +23,14 @@ pub(crate) mod subnet;
 mod up;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use build::Profile;
+pub(crate) use api::Api;
+pub(crate) use build::Profile;
+pub(crate) use layout::Layout;
+use parts::Part;
 use settings::Wishes;
 use subnet::Subnet;
 
@@ -84,10 +87,56 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.down {
         return down::run(&data_dir, args.name.as_deref());
     }
-    up::run(args, &data_dir)
+    up::tell(&up::run(args, &data_dir)?);
+    Ok(())
+}
+
+/// Brings a cluster up, or up to date, for another command.
+///
+/// # Errors
+/// When a step fails: its name, and the end of a log.
+pub(crate) fn up(args: &Args) -> Result<Layout> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("network namespaces, mounts and cgroups need root");
+    }
+    up::run(args, &data_dir(args)?)
+}
+
+/// Takes the cluster in a data directory away; where there is none, nothing happens.
+///
+/// # Errors
+/// When something can't be ended or removed.
+pub(crate) fn down(data_dir: &Path) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("network namespaces, mounts and cgroups need root");
+    }
+    down::run(data_dir, None)
+}
+
+/// The logs of a cluster's processes.
+pub(crate) fn logs(layout: &Layout) -> Vec<PathBuf> {
+    Part::all(layout).iter().map(|part| layout.log(&part.name())).collect()
 }
 
 impl Args {
+    /// The cluster for the conformance suite: two nodes with the suite's images, and no name, port or network of a cluster that somebody uses.
+    pub(crate) fn for_suite(data_dir: &Path, profile: Profile, no_build: bool) -> Self {
+        Self {
+            nodes: Some(2),
+            data_dir: data_dir.to_owned(),
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 16443))),
+            name: Some("skepconf".to_owned()),
+            node_network: None,
+            cluster_cidr: Some(Subnet::new([10, 246, 0, 0], 16)),
+            service_cidr: Some(Subnet::new([10, 106, 0, 0], 16)),
+            profile,
+            suite_images: true,
+            no_build,
+            down: false,
+            status: false,
+        }
+    }
+
     fn wishes(&self) -> Wishes {
         Wishes {
             name: self.name.clone(),

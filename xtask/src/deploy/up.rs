@@ -32,7 +32,7 @@ const NODES_READY: Duration = Duration::from_secs(120);
 const CONNECT: Duration = Duration::from_secs(1);
 
 /// Runs the steps.
-pub(crate) fn run(args: &Args, data_dir: &Path) -> Result<()> {
+pub(crate) fn run(args: &Args, data_dir: &Path) -> Result<Layout> {
     let known = Settings::read(data_dir)?;
     let was_there = known.is_some();
     owner::check_data_dir(data_dir, was_there)?;
@@ -77,8 +77,7 @@ pub(crate) fn run(args: &Args, data_dir: &Path) -> Result<()> {
     }
     progress.step("waiting until the nodes are Ready", || wait_for_nodes(&layout))?;
     progress.done();
-    tell(&layout);
-    Ok(())
+    Ok(layout)
 }
 
 fn ebpf(args: &Args) -> Result<std::path::PathBuf> {
@@ -173,7 +172,8 @@ fn wait_for_nodes(layout: &Layout) -> Result<()> {
     bail!("{}", told.join("\n"))
 }
 
-fn tell(layout: &Layout) {
+/// Says how the cluster is used.
+pub(crate) fn tell(layout: &Layout) {
     let kubeconfig = layout.kubeconfig();
     println!("The cluster runs: {} nodes, API on https://{}", layout.settings.nodes, layout.settings.listen);
     println!("Its kubeconfig is {}\n\nTry:", kubeconfig.display());
