@@ -71,6 +71,25 @@ pub(crate) fn namespace(file: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Leads the machine to a node's pods: the API server is on the machine, and pods are asked by it (the proxies of pods and services,
+/// webhooks, aggregated API servers). Returns a note where another network of the machine is in the way.
+///
+/// # Errors
+/// When `ip` refuses.
+pub(crate) fn pod_route(layout: &Layout, node: &Node, pods: Subnet) -> Result<Option<String>> {
+    let (bridge, pods) = (layout.bridge(), pods.to_string());
+    let routes = json(&["-j", "-4", "route", "show", "exact", &pods])?;
+    let other = routes.as_array().into_iter().flatten().find(|route| route["dev"] != bridge.as_str());
+    if let Some(dev) = other.map(|route| route["dev"].as_str().unwrap_or("another link")) {
+        return Ok(Some(format!(
+            "Note: {pods} is routed to {dev} on this machine: the API server does not reach the pods of {}. Another --cluster-cidr helps.",
+            node.name
+        )));
+    }
+    ip(&["route", "replace", &pods, "via", &node.address.to_string(), "dev", &bridge])?;
+    Ok(None)
+}
+
 /// Lets a network namespace forward packets.
 ///
 /// # Errors

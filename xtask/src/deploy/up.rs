@@ -75,8 +75,12 @@ pub(crate) fn run(args: &Args, data_dir: &Path) -> Result<Layout> {
     for node in layout.nodes() {
         progress.step(&format!("starting {}", node.name), || start_node(&layout, &node, &trees))?;
     }
-    progress.step("waiting until the nodes are Ready", || wait_for_nodes(&layout))?;
+    let notes = progress.step("waiting until the nodes are Ready", || {
+        wait_for_nodes(&layout)?;
+        pod_routes(&layout)
+    })?;
     progress.done();
+    notes.iter().for_each(|note| eprintln!("{note}"));
     Ok(layout)
 }
 
@@ -138,6 +142,18 @@ fn credentials(layout: &Layout, arguments: impl FnOnce(&mut Command) -> &mut Com
     command.arg("credentials").env("SKEP_DATA_DIR", &layout.data_dir);
     arguments(&mut command);
     shell::output(&mut command).map(drop)
+}
+
+/// Leads the machine to the pods of all nodes; returns what is in the way.
+fn pod_routes(layout: &Layout) -> Result<Vec<String>> {
+    let states = Api::new(layout).nodes()?;
+    let mut notes = Vec::new();
+    for node in layout.nodes() {
+        if let Some(pods) = states.iter().find(|state| state.name == node.name).and_then(|state| state.pod_cidr) {
+            notes.extend(network::pod_route(layout, &node, pods)?);
+        }
+    }
+    Ok(notes)
 }
 
 fn wait_for_nodes(layout: &Layout) -> Result<()> {
