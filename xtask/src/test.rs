@@ -18,7 +18,10 @@ pub(crate) struct Args {
 /// One layer: what it is, how it is run, and what it needs.
 struct Layer {
     name: &'static str,
+    /// What it runs, and the Debian package that brings it.
     packages: &'static [(&'static str, &'static str)],
+    /// What it runs that no package brings as it is needed, and how it is had.
+    programs: &'static [(&'static str, &'static str)],
     commands: fn() -> Vec<Command>,
 }
 
@@ -26,16 +29,19 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "pure: objects, schemas, patches, decisions",
         packages: &[],
+        programs: &[],
         commands: || vec![cargo(&["test", "--workspace", "--exclude", "skep-tests", "--lib", "--bins"])],
     },
     Layer {
         name: "store: contract, model, crashes, histories",
         packages: &[],
+        programs: &[],
         commands: || vec![cargo(&["test", "--package", "skep-store", "--tests"])],
     },
     Layer {
         name: "API server and controllers: over the real socket, with every kubectl",
         packages: &[],
+        programs: &[],
         commands: || {
             let tests = ["--lib", "--test=bad_input", "--test=durability", "--test=kubectl", "--test=node_lifecycle"];
             vec![
@@ -47,6 +53,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "scheduler: against a real API server",
         packages: &[],
+        programs: &[],
         commands: || vec![cargo(&["test", "--package", "skep-scheduler", "--tests"])],
     },
     Layer {
@@ -57,17 +64,20 @@ const LAYERS: &[Layer] = &[
             ("busybox", "busybox-static"),
             ("/usr/lib/cni/bridge", "containernetworking-plugins"),
         ],
+        programs: &[],
         // What is ignored elsewhere needs the last of these packages.
         commands: || vec![cargo(&["test", "--package", "skep-kubelet", "--tests", "--", "--include-ignored"])],
     },
     Layer {
         name: "network: eBPF programs in the real kernel",
         packages: &[("ip", "iproute2")],
+        programs: &[],
         commands: || vec![cargo(&["xtask", "build-ebpf"]), cargo(&["test", "--package", "skep-ebpf-proxy", "--tests"])],
     },
     Layer {
         name: "cluster: deployed, used by every kubectl, damaged, taken away",
         packages: &[("iptables-save", "iptables"), ("nft", "nftables"), ("script", "bsdutils")],
+        programs: &[],
         commands: || {
             let build = ["build", "--package", "skep-control-plane", "--package", "skep-kubelet"];
             let bins = ["--package", "skep-ebpf-proxy", "--package", "xtask", "--bins"];
@@ -77,6 +87,12 @@ const LAYERS: &[Layer] = &[
                 cargo(&["test", "--package", "skep-tests", "--test=cluster"]),
             ]
         },
+    },
+    Layer {
+        name: "conformance: cases of Kubernetes' own suite that pass, on a cluster of two nodes",
+        packages: &[("docker-registry", "docker-registry")],
+        programs: &[("go", "install Go from https://go.dev/dl: Kubernetes' suite is built with it")],
+        commands: || vec![cargo(&["xtask", "conformance", "--smoke", "--profile", "dev"])],
     },
 ];
 
@@ -89,9 +105,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         let begun = Instant::now();
         eprintln!("\n== {}", layer.name);
-        let outcome = match packages::ensure(layer.packages) {
-            Err(error) => Outcome::Skipped(format!("{error:#}")),
-            Ok(()) => match (layer.commands)().iter_mut().try_for_each(shell::run) {
+        let missing = layer.programs.iter().find(|(program, _)| !shell::found(program));
+        let outcome = match (missing, packages::ensure(layer.packages)) {
+            (Some((program, how)), _) => Outcome::Skipped(format!("there is no `{program}`: {how}")),
+            (None, Err(error)) => Outcome::Skipped(format!("{error:#}")),
+            (None, Ok(())) => match (layer.commands)().iter_mut().try_for_each(shell::run) {
                 Ok(()) => Outcome::Passed,
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             },
