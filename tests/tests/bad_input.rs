@@ -239,3 +239,34 @@ async fn credentials_that_are_no_good_are_refused() {
     assert_eq!(send(&client, Method::DELETE, path, "application/json", "").await.0, 200);
     assert_eq!(as_bearer(&token).await.0, 401);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_get_an_exec_may_not_run_anything() {
+    let cluster = ControlPlane::start().await.expect("a control plane");
+    let client = cluster.client().await.expect("a client");
+    for (user, verbs) in [("reader", json!(["get"])), ("runner", json!(["get", "create"]))] {
+        let role = json!({
+            "metadata": {"name": user},
+            "rules": [{"apiGroups": [""], "resources": ["pods/exec"], "verbs": verbs}],
+        });
+        let binding = json!({
+            "metadata": {"name": user},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+        });
+        let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+        assert_eq!(post(&client, &format!("{rbac}/roles"), &role).await.0, 201);
+        assert_eq!(post(&client, &format!("{rbac}/rolebindings"), &binding).await.0, 201);
+    }
+    let exec = async |user: &str| {
+        let request =
+            Request::get("/api/v1/namespaces/default/pods/none/exec?command=x").header("impersonate-user", user);
+        let request = request.body(kube::client::Body::empty()).expect("a request");
+        let response = client.send(request).await.expect("an answer");
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect_bytes().await.expect("a body");
+        (code, serde_json::from_slice::<Value>(&bytes).expect("a Status")["message"].clone())
+    };
+    assert_eq!(exec("reader").await, (403, json!("pods \"none\" is forbidden: ")));
+    assert_eq!(exec("runner").await, (404, json!("pods \"none\" not found")));
+}

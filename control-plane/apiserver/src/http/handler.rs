@@ -140,9 +140,10 @@ impl Handler {
     }
 
     fn authorize(&self, user: &Arc<User>, path: &ResourcePath, method: &Method, query: &Query) -> Result<(), Status> {
-        let attributes = Attributes {
+        let verb = path.verb(method, query.watch);
+        let attributes = |verb: &'static str| Attributes {
             user: user.clone(),
-            verb: path.verb(method, query.watch).into(),
+            verb: verb.into(),
             target: Target::Resource {
                 group: path.group.clone(),
                 version: path.version.clone(),
@@ -152,7 +153,20 @@ impl Handler {
                 name: path.name.clone(),
             },
         };
-        self.decide(&attributes)
+        self.decide(&attributes(verb))?;
+        // A WebSocket begins with a GET, and does what a POST does (upstream's AuthorizePodWebsocketUpgradeCreatePermission).
+        let runs = path.group.is_empty()
+            && path.resource == "pods"
+            && matches!(&*path.subresource, "exec" | "attach" | "portforward");
+        if !runs || verb == "create" {
+            return Ok(());
+        }
+        match self.engine.authorizer.authorize(&attributes("create")) {
+            Decision::Allow { .. } => Ok(()),
+            Decision::Deny { reason } | Decision::NoOpinion { reason } => {
+                Err(Status::forbidden(&GroupResource::new("", "pods"), &path.name, &reason))
+            }
+        }
     }
 
     fn authorize_path(&self, user: &Arc<User>, parts: &Parts) -> Result<(), Status> {
