@@ -25,6 +25,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use regex::Regex;
+use rustix::fs::{FlockOperation, flock};
 use tokio_util::sync::CancellationToken;
 
 use crate::deploy::Profile;
@@ -54,7 +55,7 @@ pub(crate) struct Args {
     #[arg(long)]
     area: Vec<String>,
     /// Only the cases of tests/conformance/smoke.txt, which pass.
-    #[arg(long, conflicts_with = "failed")]
+    #[arg(long, conflicts_with_all = ["failed", "against"])]
     smoke: bool,
     /// Only what did not pass in the last run.
     #[arg(long, conflicts_with = "resume")]
@@ -91,7 +92,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("--parallel, --repeat and --limit: at least 1");
     }
     let home = shell::target().join("conformance");
-    let folder = home.join(args.against.name());
+    fs::create_dir_all(&home).with_context(|| format!("can't make {}", home.display()))?;
+    let lock = fs::File::create(home.join("lock")).context("can't make the lock file")?;
+    // The cluster has one name and one place: a second run would take it from under the first.
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("another `cargo xtask conformance` runs");
+    }
+    // The smoke set is run by tests: what was found out by a run of all cases outlives it.
+    let folder = home.join(if args.smoke { "smoke" } else { args.against.name() });
     let last = Journal::read(&folder)?;
     let programs = upstream::ensure(&[Set::Suite])?;
     let all = cases::parse(&shell::output(&mut shell::command(
@@ -226,6 +234,7 @@ fn tell(args: &Args, home: &std::path::Path, journal: &Journal) -> Result<()> {
         groups.iter().for_each(|group| println!("  {:4}  {}", group.records.len(), group.cause));
     }
     let name = match args.against {
+        _ if args.smoke => "smoke-report",
         Whose::Skep => "report",
         Whose::Upstream => "upstream-report",
     };
