@@ -67,15 +67,6 @@ struct Found {
 }
 
 impl Found {
-    /// A leaf, or something that is compared as one.
-    fn leaf(&mut self, old: Option<&Value>, new: Option<&Value>) {
-        match (old, new) {
-            (None, _) => self.added.member = true,
-            (_, None) => self.removed.member = true,
-            (Some(old), Some(new)) => self.modified.member |= !equal(old, new),
-        }
-    }
-
     /// Takes in what was found below an element.
     fn put(&mut self, element: &str, found: Self) {
         for (into, part) in
@@ -88,6 +79,49 @@ impl Found {
     }
 }
 
+/// How an object is shown that has nothing to be compared with: all of it comes, or goes.
+#[derive(Clone, Copy)]
+struct Shown {
+    /// Structs that are always there are, even if they are not written.
+    always: bool,
+    /// What `omitempty` leaves out is not there, even if it is written.
+    omitted: bool,
+}
+
+impl Shown {
+    /// Everything below a value that is a member itself.
+    fn all(self, node: Node<'_>, value: &Value) -> Tree {
+        let mut out = Tree::new();
+        match node.shape(value) {
+            Shape::Map(entries) => {
+                let Some(fields) = value.as_object().filter(|fields| !fields.is_empty()) else { return out };
+                for (key, value) in fields {
+                    let slot = entries.slot(key);
+                    if !self.omitted || slot.shown(Some(value)).is_some() {
+                        put(&mut out, element::field(key), true, self.all(slot.node, value));
+                    }
+                }
+                if self.always {
+                    for name in entries.structs().filter(|name| !fields.contains_key(*name)) {
+                        put(&mut out, element::field(name), true, Tree::new());
+                    }
+                }
+            }
+            Shape::Keyed(keys, item) => self.items(item, value, &|value| item.key_of(keys, value), &mut out),
+            Shape::Set(item) => self.items(item, value, &set_item, &mut out),
+            Shape::Scalar | Shape::AtomicMap | Shape::AtomicList => {}
+        }
+        out
+    }
+
+    fn items(self, node: Node<'_>, list: &Value, element: &dyn Fn(&Value) -> Result<String, String>, out: &mut Tree) {
+        for (element, items) in index(list, element) {
+            let below = if let [only] = items.as_slice() { self.all(node, only) } else { Tree::new() };
+            put(out, element, true, below);
+        }
+    }
+}
+
 struct Walk {
     view: View,
 }
@@ -95,51 +129,48 @@ struct Walk {
 impl Walk {
     fn compare(&self, node: Node<'_>, old: Option<&Value>, new: Option<&Value>) -> Found {
         let mut found = Found::default();
-        let in_leaf = match (old, new) {
-            (None, None) => return found,
-            (Some(value), None) | (None, Some(value)) => self.at(node.shape(value), old, new, &mut found),
+        match (old, new) {
+            (None, None) => {}
+            (None, Some(value)) => {
+                let shown = Shown { always: self.view == View::Both, omitted: self.view == View::Both };
+                found.added = Part { member: true, below: shown.all(node, value) };
+            }
+            (Some(value), None) => {
+                let shown = Shown { always: self.view != View::Plain, omitted: self.view == View::Both };
+                found.removed = Part { member: true, below: shown.all(node, value) };
+            }
             (Some(before), Some(after)) => {
                 let (old_shape, new_shape) = (node.shape(before), node.shape(after));
-                if std::mem::discriminant(&old_shape) == std::mem::discriminant(&new_shape) {
-                    self.at(new_shape, old, new, &mut found)
-                } else {
-                    // A value of another type than before, where anything goes: it is compared as both.
-                    self.at(old_shape, old, new, &mut found);
-                    self.at(new_shape, old, new, &mut found)
+                // A value of another type than before, where anything goes, is compared as both.
+                if std::mem::discriminant(&old_shape) != std::mem::discriminant(&new_shape) {
+                    self.at(old_shape, before, after, &mut found);
                 }
+                self.at(new_shape, before, after, &mut found);
             }
-        };
-        if !in_leaf {
-            found.added.member |= old.is_none();
-            found.removed.member |= new.is_none();
         }
         found
     }
 
-    /// Compares what is in here; `true` if it is one leaf.
-    fn at(&self, shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>, found: &mut Found) -> bool {
-        let no_items = |value: Option<&Value>| value.and_then(Value::as_array).is_none_or(Vec::is_empty);
-        let no_entries = |value: Option<&Value>| value.and_then(Value::as_object).is_none_or(Map::is_empty);
+    /// Compares what is in here.
+    fn at(&self, shape: Shape<'_>, old: &Value, new: &Value, found: &mut Found) {
+        let no_items = |value: &Value| value.as_array().is_none_or(Vec::is_empty);
+        let no_entries = |value: &Value| value.as_object().is_none_or(Map::is_empty);
         match shape {
             Shape::Map(entries) if !(no_entries(old) && no_entries(new)) => {
-                self.entries(entries, old.and_then(Value::as_object), new.and_then(Value::as_object), found);
-                false
+                self.entries(entries, old.as_object(), new.as_object(), found);
             }
             Shape::Keyed(keys, item) if !(no_items(old) && no_items(new)) => {
                 if old != new {
                     self.items(item, old, new, &|value| item.key_of(keys, value), found);
                 }
-                false
             }
             Shape::Set(item) if !(no_items(old) && no_items(new)) => {
                 if old != new {
                     self.items(item, old, new, &set_item, found);
                 }
-                false
             }
             Shape::Scalar | Shape::AtomicMap | Shape::AtomicList | Shape::Map(_) | Shape::Keyed(..) | Shape::Set(_) => {
-                found.leaf(old, new);
-                true
+                found.modified.member |= !equal(old, new)
             }
         }
     }
@@ -149,30 +180,22 @@ impl Walk {
         let (before, after) = (old.unwrap_or(&empty), new.unwrap_or(&empty));
         let keys = before.keys().chain(after.keys().filter(|key| !before.contains_key(*key)));
         for key in keys {
-            let (node, _) = entries.get(key);
+            let slot = entries.slot(key);
+            let (raw_old, raw_new) = (before.get(key), after.get(key));
+            // Most of an object is as it was, and its parts are large: to tell so at once is cheaper than to walk through them.
+            if raw_old == raw_new {
+                continue;
+            }
             let (l, r) = match self.view {
-                View::Plain => (before.get(key), after.get(key)),
-                View::Both => {
-                    (old.and_then(|old| entries.shown(old, key)), new.and_then(|new| entries.shown(new, key)))
-                }
+                View::Plain => (raw_old, raw_new),
+                View::Both => (old.and_then(|_| slot.shown(raw_old)), new.and_then(|_| slot.shown(raw_new))),
                 // What the merge took over of the first is as it is there.
                 View::Merged => (
-                    before.get(key).or_else(|| old.and_then(|_| entries.always(key))),
-                    after.get(key).or_else(|| old.and(new).and_then(|_| entries.always(key))),
+                    raw_old.or_else(|| old.and_then(|_| slot.always())),
+                    raw_new.or_else(|| old.and(new).and_then(|_| slot.always())),
                 ),
             };
-            let below = self.compare(node, l, r);
-            found.put(&element::field(key), below);
-        }
-        // Of a struct that comes or goes, those within it that are always there do as well.
-        let only = match (old, new) {
-            (Some(only), None) if self.view != View::Plain => only,
-            (None, Some(only)) if self.view == View::Both => only,
-            _ => return,
-        };
-        for key in entries.all_always().filter(|key| !only.contains_key(*key)) {
-            let empty = entries.always(key);
-            let below = self.compare(entries.get(key).0, old.and(empty), new.and(empty));
+            let below = self.compare(slot.node, l, r);
             found.put(&element::field(key), below);
         }
     }
@@ -180,8 +203,8 @@ impl Walk {
     fn items(
         &self,
         node: Node<'_>,
-        old: Option<&Value>,
-        new: Option<&Value>,
+        old: &Value,
+        new: &Value,
         element: &dyn Fn(&Value) -> Result<String, String>,
         found: &mut Found,
     ) {
@@ -212,12 +235,9 @@ impl Walk {
 }
 
 /// The items of a list by their elements; an item that has none is left out, as nobody can own it.
-fn index<'a>(
-    list: Option<&'a Value>,
-    element: &dyn Fn(&Value) -> Result<String, String>,
-) -> BTreeMap<String, Vec<&'a Value>> {
+fn index<'a>(list: &'a Value, element: &dyn Fn(&Value) -> Result<String, String>) -> BTreeMap<String, Vec<&'a Value>> {
     let mut out: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
-    for item in list.and_then(Value::as_array).into_iter().flatten() {
+    for item in list.as_array().into_iter().flatten() {
         if let Ok(element) = element(item) {
             out.entry(element).or_default().push(item);
         }

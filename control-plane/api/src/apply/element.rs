@@ -6,7 +6,10 @@ use serde_json::{Map, Value};
 
 /// The element of a field of a struct, or of a key of a map.
 pub(super) fn field(name: &str) -> String {
-    format!("f:{name}")
+    let mut out = String::with_capacity(2 + name.len());
+    out.push_str("f:");
+    out.push_str(name);
+    out
 }
 
 /// The name that an element of a field has.

@@ -184,45 +184,59 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// The value of a key as upstream's Go structs show it: what is always there is, and what is no pointer and zero is not.
-    pub(super) fn shown<'v>(self, object: &'v Map<String, Value>, key: &str) -> Option<&'v Value>
+    /// The place of a key, and how Go holds it.
+    pub(super) fn slot(self, key: &str) -> Slot<'a> {
+        let (node, declared) = self.get(key);
+        // How Go holds a field is known of those alone that have a number.
+        let unboxed = node.field.filter(|field| declared && !field.protobuf.is_empty() && !field.pointer);
+        Slot { node, unboxed }
+    }
+
+    /// The names of the structs that are always there.
+    pub(super) fn structs(self) -> impl Iterator<Item = &'a str> {
+        let fields = match self {
+            Self::Struct(_, found) => found.fields.as_slice(),
+            Self::Any(_) => &[],
+        };
+        let unboxed = |field: &&Field| !field.protobuf.is_empty() && !field.pointer;
+        fields
+            .iter()
+            .filter(|field| matches!(field.type_, Type::Struct(_)))
+            .filter(unboxed)
+            .map(|field| field.name.as_str())
+    }
+}
+
+/// Where a key's value goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot<'a> {
+    pub(super) node: Node<'a>,
+    /// The field, if Go does not hold it by a pointer.
+    unboxed: Option<&'a Field>,
+}
+
+impl<'a> Slot<'a> {
+    /// A value as upstream's Go structs show it: what is always there is, and what is no pointer and zero is not.
+    pub(super) fn shown<'v>(self, value: Option<&'v Value>) -> Option<&'v Value>
     where
         'a: 'v,
     {
-        match object.get(key) {
-            None => self.always(key),
-            Some(value) => match self.unboxed(key) {
-                Some(field) if !field.required && is_omitted(&field.type_, value) => None,
-                _ => Some(value),
-            },
+        match (value, self.unboxed) {
+            (None, _) => self.always(),
+            (Some(value), Some(field)) if !field.required && is_omitted(&field.type_, value) => None,
+            (value, _) => value,
         }
     }
 
     /// What Go always writes, even where nothing is in it: a struct that it does not hold by a pointer, and a field without `omitempty`.
-    pub(super) fn always(self, key: &str) -> Option<&'a Value> {
-        let field = self.unboxed(key)?;
+    pub(super) fn always(self) -> Option<&'a Value> {
+        let field = self.unboxed?;
         match field.type_ {
             Type::Struct(_) => Some(&EMPTY),
             Type::List(_) | Type::Map(_) if field.required => Some(&Value::Null),
             _ if field.required => field.default.as_ref(),
             _ => None,
         }
-    }
-
-    /// The names of the structs that are always there.
-    pub(super) fn all_always(self) -> impl Iterator<Item = &'a str> {
-        let fields = match self {
-            Self::Struct(_, found) => found.fields.as_slice(),
-            Self::Any(_) => &[],
-        };
-        let structs = fields.iter().filter(|field| matches!(field.type_, Type::Struct(_)));
-        structs.map(|field| field.name.as_str()).filter(move |name| self.unboxed(name).is_some())
-    }
-
-    /// A declared field that Go does not hold by a pointer, where it is known how Go holds fields at all.
-    fn unboxed(self, key: &str) -> Option<&'a Field> {
-        let Self::Struct(_, found) = self else { return None };
-        found.field(key).filter(|field| !field.protobuf.is_empty() && !field.pointer)
     }
 }
 
