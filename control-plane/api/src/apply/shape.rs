@@ -3,7 +3,7 @@
 //! Upstream makes such a schema of OpenAPI (k8s.io/kube-openapi/pkg/schemaconv); here it is read off the graph. What the graph does not know (`Raw`, and
 //! fields that a struct does not declare) is deduced from the value: maps are granular, lists are atomic.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{EMPTY, element};
 use crate::schema::{Field, ListType, Schemas, Struct, StructId, Type};
