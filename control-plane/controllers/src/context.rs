@@ -3,7 +3,9 @@
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, ReplicationController, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, ReplicationController, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
@@ -50,6 +52,10 @@ pub struct Informers {
     pub services: Informer<Service>,
     /// The EndpointSlices that the controller here manages.
     pub endpoint_slices: Informer<EndpointSlice>,
+    /// Endpoints.
+    pub endpoints: Informer<Endpoints>,
+    /// The EndpointSlices that mirror Endpoints.
+    pub mirrored_slices: Informer<EndpointSlice>,
     /// The ConfigMaps of the name `kube-root-ca.crt`.
     pub root_ca_config_maps: Informer<ConfigMap>,
 }
@@ -94,6 +100,9 @@ impl Informers {
         watch(&self.services, Api::all(client.clone()), all(), tasks, shutdown);
         let managed = all().labels(&crate::endpoint_slice::managed());
         watch(&self.endpoint_slices, Api::all(client.clone()), managed, tasks, shutdown);
+        watch(&self.endpoints, Api::all(client.clone()), all(), tasks, shutdown);
+        let mirrored = all().labels(&crate::endpoint_slice_mirroring::managed());
+        watch(&self.mirrored_slices, Api::all(client.clone()), mirrored, tasks, shutdown);
         watch(&self.root_ca_config_maps, Api::all(client.clone()), root_ca, tasks, shutdown);
     }
 

@@ -13,6 +13,8 @@ mod cron_job;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
+mod endpoints;
 mod garbage_collector;
 mod job;
 mod namespace;
@@ -165,6 +167,10 @@ fn start_workloads(
     begin("daemonset-controller", vec![listed(&informers.daemon_sets), listed(revisions)], daemon_set::start);
     let replication = vec![listed(&informers.replication_controllers)];
     begin("replication-controller", replication, replica_set::start_replication);
+    let endpoints = || listed(&informers.endpoints);
+    begin("endpoint-controller", vec![endpoints()], endpoints::start);
+    let mirrored = vec![endpoints(), listed(&informers.mirrored_slices)];
+    begin("endpoint-slice-mirroring-controller", mirrored, endpoint_slice_mirroring::start);
     begin("cronjob-controller", vec![listed(cron_jobs), listed(jobs)], cron_job::start);
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Invariant: nothing is written while an earlier write of the same Service is not seen, so no endpoint gets two places.
 
-mod reconcile;
+pub(crate) mod reconcile;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Options;
 use crate::context::Context;
 use crate::runtime::{
-    ObjectKey, ObservedDeletion, Outcome, Reconcile, ReconcileError, Revision, WriteTracking, is_not_found,
+    ObjectKey, ObservedDeletion, Outcome, Queue, Reconcile, ReconcileError, Revision, WriteTracking, is_not_found,
     namespace_is_terminating, post_params, run_workers,
 };
 use reconcile::{Action, MANAGED_BY, MANAGER, SERVICE_NAME};
@@ -45,17 +45,7 @@ pub(crate) struct Controller {
 /// Registers the handlers and starts the workers.
 pub(crate) fn start(context: Context, options: &Options, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
     let queue = context.queue("endpoint_slice");
-    let services = queue.clone();
-    context.informers.services.on_change(move |change| services.add(ObjectKey::of(&**change.object())));
-    let (pods, all) = (queue.clone(), context.informers.services.clone());
-    context.informers.pods.on_change(move |change| {
-        let new = change.object();
-        for service in all.in_namespace(new.metadata.namespace.as_deref().unwrap_or_default()) {
-            if selects(&service, new) || change.previous().is_some_and(|old| selects(&service, old)) {
-                pods.add(ObjectKey::of(&*service));
-            }
-        }
-    });
+    watch_services_and_pods(&context, &queue);
     let slices = queue.clone();
     context.informers.endpoint_slices.on_change(move |change| {
         let meta = &change.object().metadata;
@@ -67,7 +57,23 @@ pub(crate) fn start(context: Context, options: &Options, tasks: &mut JoinSet<()>
     run_workers(tasks, "endpoint-slice", &controller, &queue, options.concurrency, shutdown);
 }
 
-fn selects(service: &Service, pod: &SlimPod) -> bool {
+/// Makes a Service's key ready when it changes, or a pod that its selector has or had.
+pub(crate) fn watch_services_and_pods(context: &Context, queue: &Queue<ObjectKey>) {
+    let services = queue.clone();
+    context.informers.services.on_change(move |change| services.add(ObjectKey::of(&**change.object())));
+    let (pods, all) = (queue.clone(), context.informers.services.clone());
+    context.informers.pods.on_change(move |change| {
+        let new = change.object();
+        for service in all.in_namespace(new.metadata.namespace.as_deref().unwrap_or_default()) {
+            if selects(&service, new) || change.previous().is_some_and(|old| selects(&service, old)) {
+                pods.add(ObjectKey::of(&*service));
+            }
+        }
+    });
+}
+
+/// Whether a Service's selector has the pod.
+pub(crate) fn selects(service: &Service, pod: &SlimPod) -> bool {
     let selector =
         service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty());
     let labels = pod.metadata.labels.as_ref();

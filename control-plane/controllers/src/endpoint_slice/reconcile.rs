@@ -15,8 +15,10 @@ use skep_client::slim::SlimPod;
 
 use crate::runtime::controller_reference;
 
-pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
-pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The label that names the Service.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that names who manages a slice.
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Upstream's `--max-endpoints-per-slice`.
@@ -160,7 +162,13 @@ fn metadata(service: &Service) -> ObjectMeta {
     }
 }
 
-fn endpoint(service: &Service, family: &str, pod: &SlimPod, zones: &HashMap<String, String>) -> Option<Endpoint> {
+/// The endpoint that a pod is of a Service, in one address family; `None` for one that has ended or has no address.
+pub(crate) fn endpoint(
+    service: &Service,
+    family: &str,
+    pod: &SlimPod,
+    zones: &HashMap<String, String>,
+) -> Option<Endpoint> {
     if pod.is_terminal() {
         return None;
     }
@@ -191,7 +199,8 @@ fn endpoint(service: &Service, family: &str, pod: &SlimPod, zones: &HashMap<Stri
     })
 }
 
-fn ports(service: &Service, pod: &SlimPod) -> Vec<EndpointPort> {
+/// The Service's ports that the pod has.
+pub(crate) fn ports(service: &Service, pod: &SlimPod) -> Vec<EndpointPort> {
     let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let found = ports.filter_map(|port| {
         Some(EndpointPort {
