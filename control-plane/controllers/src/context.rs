@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, ReplicationController, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use skep_client::slim::SlimPod;
@@ -52,6 +53,8 @@ pub struct Informers {
     pub services: Informer<Service>,
     /// The EndpointSlices that the controller here manages.
     pub endpoint_slices: Informer<EndpointSlice>,
+    /// PodDisruptionBudgets.
+    pub disruption_budgets: Informer<PodDisruptionBudget>,
     /// Endpoints.
     pub endpoints: Informer<Endpoints>,
     /// The EndpointSlices that mirror Endpoints.
@@ -100,6 +103,7 @@ impl Informers {
         watch(&self.services, Api::all(client.clone()), all(), tasks, shutdown);
         let managed = all().labels(&crate::endpoint_slice::managed());
         watch(&self.endpoint_slices, Api::all(client.clone()), managed, tasks, shutdown);
+        watch(&self.disruption_budgets, Api::all(client.clone()), all(), tasks, shutdown);
         watch(&self.endpoints, Api::all(client.clone()), all(), tasks, shutdown);
         let mirrored = all().labels(&crate::endpoint_slice_mirroring::managed());
         watch(&self.mirrored_slices, Api::all(client.clone()), mirrored, tasks, shutdown);

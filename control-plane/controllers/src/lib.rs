@@ -12,6 +12,7 @@ mod context;
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
@@ -171,6 +172,12 @@ fn start_workloads(
     begin("endpoint-controller", vec![endpoints()], endpoints::start);
     let mirrored = vec![endpoints(), listed(&informers.mirrored_slices)];
     begin("endpoint-slice-mirroring-controller", mirrored, endpoint_slice_mirroring::start);
+    let budgets = vec![
+        listed(&informers.disruption_budgets),
+        listed(&informers.replication_controllers),
+        listed(&informers.stateful_sets),
+    ];
+    begin("disruption-controller", budgets, disruption::start);
     begin("cronjob-controller", vec![listed(cron_jobs), listed(jobs)], cron_job::start);
 }
 

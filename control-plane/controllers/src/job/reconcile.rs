@@ -430,8 +430,12 @@ impl<'a> Pass<'a> {
             }
         }
         self.changed |= !(indexes.is_empty() && succeeded.is_empty() && failed.is_empty());
-        self.uncounted_mut().succeeded.get_or_insert_default().extend(succeeded);
-        self.uncounted_mut().failed.get_or_insert_default().extend(failed);
+        if !succeeded.is_empty() {
+            self.uncounted_mut().succeeded.get_or_insert_default().extend(succeeded);
+        }
+        if !failed.is_empty() {
+            self.uncounted_mut().failed.get_or_insert_default().extend(failed);
+        }
         if indexed {
             self.track_indexes(indexes);
         }
