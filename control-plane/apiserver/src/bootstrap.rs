@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::admission::Objects;
 use crate::auth::{User, bootstrap};
+use crate::flow_objects;
 use crate::rest::{Call, Engine, Query};
 
 /// How often the system's own objects are looked after.
@@ -67,6 +68,15 @@ async fn ensure(engine: &Engine, advertised: &Advertised) -> Result<(), Status> 
         ensure_object(engine, ("", "v1", "namespaces"), "", namespace, |_| None).await?;
     }
     ensure_roles(engine).await?;
+    for (plural, objects) in [
+        ("prioritylevelconfigurations", flow_objects::priority_levels()),
+        ("flowschemas", flow_objects::flow_schemas()),
+    ] {
+        for object in objects {
+            ensure_object(engine, ("flowcontrol.apiserver.k8s.io", "v1", plural), "", object, |_| None).await?;
+        }
+    }
+    ensure_service_network(engine).await?;
     ensure_service(engine, advertised).await
 }
 
@@ -95,6 +105,16 @@ async fn ensure_roles(engine: &Engine) -> Result<(), Status> {
         .await?;
     }
     Ok(())
+}
+
+/// The network that Services get their addresses from, as an object.
+async fn ensure_service_network(engine: &Engine) -> Result<(), Status> {
+    let (network, bits) = engine.ranges.service_network;
+    let object = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": { "name": "kubernetes" }, "spec": { "cidrs": [format!("{network}/{bits}")] },
+    });
+    ensure_object(engine, ("networking.k8s.io", "v1", "servicecidrs"), "", object, |_| None).await
 }
 
 async fn ensure_service(engine: &Engine, advertised: &Advertised) -> Result<(), Status> {

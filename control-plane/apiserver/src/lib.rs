@@ -8,6 +8,7 @@ pub mod auth;
 pub mod bootstrap;
 pub mod cache;
 pub mod discovery;
+mod flow_objects;
 pub mod http;
 mod keys;
 mod metrics;

@@ -88,6 +88,8 @@ pub enum Subresource {
     EphemeralContainers,
     /// `/resize` of a Pod.
     Resize,
+    /// `/approval` of a CertificateSigningRequest: writes touch only its conditions.
+    Approval,
 }
 
 impl Subresource {
@@ -108,6 +110,7 @@ impl Subresource {
             Self::Token => "token",
             Self::EphemeralContainers => "ephemeralcontainers",
             Self::Resize => "resize",
+            Self::Approval => "approval",
         }
     }
 }

@@ -9,15 +9,24 @@ pub mod age;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
+pub mod autoscaling;
 pub mod batch;
 mod cells;
+pub mod certificates;
 pub mod coordination;
 pub mod core;
 mod declaration;
 pub mod discovery;
 pub mod events;
+mod fields;
+pub mod flowcontrol;
+pub mod networking;
+pub mod node;
+pub mod policy;
 pub mod rbac;
+pub mod resource;
 pub mod scheduling;
+pub mod storage;
 #[cfg(test)]
 mod testing;
 mod tree;
@@ -36,9 +45,11 @@ pub fn builtin() -> Vec<Kind> {
         admission_registration::validating_admission_policy(),
         admission_registration::validating_admission_policy_binding(),
         admission_registration::validating_webhook_configuration(),
+        core::component_status::kind(),
         core::config_map::kind(),
         core::endpoints::kind(),
         core::event::kind(),
+        core::limit_range::kind(),
         core::namespace::kind(),
         core::node::kind(),
         core::persistent_volume::kind(),
@@ -46,6 +57,7 @@ pub fn builtin() -> Vec<Kind> {
         core::pod::kind(),
         core::pod_template::kind(),
         core::replication_controller::kind(),
+        core::resource_quota::kind(),
         core::secret::kind(),
         core::service::kind(),
         core::service_account::kind(),
@@ -60,16 +72,38 @@ pub fn builtin() -> Vec<Kind> {
         authorization::self_subject_access_review(),
         authorization::self_subject_rules_review(),
         authorization::subject_access_review(),
+        autoscaling::v1::horizontal_pod_autoscaler(),
+        autoscaling::v2::horizontal_pod_autoscaler(),
         batch::cron_job::kind(),
         batch::job::kind(),
+        certificates::certificate_signing_request(),
         coordination::lease(),
         discovery::kind(),
         events::kind(),
+        flowcontrol::flow_schema(),
+        flowcontrol::priority_level_configuration(),
+        networking::ingress::ingress(),
+        networking::ingress::ingress_class(),
+        networking::network_policy::network_policy(),
+        networking::service_addresses::ip_address(),
+        networking::service_addresses::service_cidr(),
+        node::runtime_class(),
+        policy::pod_disruption_budget(),
         rbac::role::cluster_role(),
         rbac::role::role(),
         rbac::binding::cluster_role_binding(),
         rbac::binding::role_binding(),
+        resource::device_class(),
+        resource::resource_claim(),
+        resource::resource_claim_template(),
+        resource::resource_slice(),
         scheduling::priority_class(),
+        storage::attachment::volume_attachment(),
+        storage::class::storage_class(),
+        storage::class::volume_attributes_class(),
+        storage::driver::csi_driver(),
+        storage::driver::csi_node(),
+        storage::driver::csi_storage_capacity(),
     ]
 }
 

@@ -39,7 +39,11 @@ pub(super) fn of(kind: &Kind, form: Form) -> Map<String, Value> {
     add(&mut out, kind, form, &object, &at_object);
     for subresource in &kind.subresources {
         let verbs: &[(Verb, &str, &str)] = match subresource {
-            Subresource::Status | Subresource::Scale | Subresource::EphemeralContainers | Subresource::Resize => {
+            Subresource::Status
+            | Subresource::Scale
+            | Subresource::EphemeralContainers
+            | Subresource::Resize
+            | Subresource::Approval => {
                 &[(Verb::Get, "get", "get"), (Verb::Update, "put", "put"), (Verb::Patch, "patch", "patch")]
             }
             Subresource::Finalize => &[(Verb::Update, "put", "put")],
@@ -73,7 +77,8 @@ pub(super) fn seen_as(subresource: Subresource) -> Option<[&'static str; 4]> {
         | Subresource::PortForward
         | Subresource::Proxy
         | Subresource::EphemeralContainers
-        | Subresource::Resize => None,
+        | Subresource::Resize
+        | Subresource::Approval => None,
     }
 }
 

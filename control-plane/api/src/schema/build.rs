@@ -48,6 +48,7 @@ pub(super) fn builtin() -> Schemas {
         api::certificates::v1::CertificateSigningRequest,
         api::coordination::v1::Lease,
         api::core::v1::Binding,
+        api::core::v1::ComponentStatus,
         api::core::v1::ConfigMap,
         api::core::v1::Endpoints,
         api::core::v1::Event,
@@ -65,9 +66,13 @@ pub(super) fn builtin() -> Schemas {
         api::core::v1::ServiceAccount,
         api::discovery::v1::EndpointSlice,
         api::events::v1::Event,
+        api::flowcontrol::v1::FlowSchema,
+        api::flowcontrol::v1::PriorityLevelConfiguration,
+        api::networking::v1::IPAddress,
         api::networking::v1::Ingress,
         api::networking::v1::IngressClass,
         api::networking::v1::NetworkPolicy,
+        api::networking::v1::ServiceCIDR,
         api::node::v1::RuntimeClass,
         api::policy::v1::Eviction,
         api::policy::v1::PodDisruptionBudget,
@@ -75,11 +80,17 @@ pub(super) fn builtin() -> Schemas {
         api::rbac::v1::ClusterRoleBinding,
         api::rbac::v1::Role,
         api::rbac::v1::RoleBinding,
+        api::resource::v1::DeviceClass,
+        api::resource::v1::ResourceClaim,
+        api::resource::v1::ResourceClaimTemplate,
+        api::resource::v1::ResourceSlice,
         api::scheduling::v1::PriorityClass,
         api::storage::v1::CSIDriver,
         api::storage::v1::CSINode,
+        api::storage::v1::CSIStorageCapacity,
         api::storage::v1::StorageClass,
         api::storage::v1::VolumeAttachment,
+        api::storage::v1::VolumeAttributesClass,
         meta::v1::APIGroup,
         meta::v1::APIGroupList,
         meta::v1::APIResourceList,
@@ -129,6 +140,7 @@ fn from_definitions(definitions: Map<String, Value>) -> Schemas {
                     list: fact.map(|fact| fact.list.clone()).unwrap_or_default(),
                     atomic_map,
                     default: match fact.and_then(|fact| fact.default) {
+                        Some("-") => None,
                         Some(text) => Some(Value::from(text)),
                         None if required && !pointer => zero(&type_),
                         None => None,
@@ -222,7 +234,8 @@ struct Fact {
     default: Option<&'static str>,
 }
 
-/// `lists.txt`: `definition field list=… keys=a,b patch=… merge=… map=… default=…`; the field `-` is the struct itself.
+/// `lists.txt`: `definition field list=… keys=a,b patch=… merge=… map=… default=…`; the field `-` is the struct itself,
+/// and the default `-` says that there is none.
 fn facts() -> HashMap<(&'static str, &'static str), Fact> {
     LISTS
         .lines()

@@ -1,9 +1,11 @@
 //! Admission: what is changed in, or said no to, of a write that authorization has let through. Plug-ins run in upstream's order; webhooks and policies get
 //! their place after them.
 
+mod classes;
 mod default_tolerations;
 pub(crate) mod dynamic;
 mod escalation;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
@@ -119,10 +121,16 @@ impl Chain {
         Self(vec![
             Box::new(namespace_lifecycle::NamespaceLifecycle),
             Box::new(service_account::ServiceAccount),
+            Box::new(limit_ranger::LimitRanger),
             Box::new(node_restriction::NodeRestriction),
             Box::new(taint_nodes::TaintNodesByCondition),
             Box::new(priority::Priority),
             Box::new(default_tolerations::DefaultTolerationSeconds),
+            Box::new(classes::DefaultStorageClass),
+            Box::new(classes::StorageObjectInUseProtection),
+            Box::new(classes::DefaultIngressClass),
+            Box::new(classes::RuntimeClass),
+            Box::new(classes::Requestor),
             Box::new(escalation::Escalation(authorizers)),
         ])
     }

@@ -155,7 +155,7 @@ fn response_kind(kind: &Kind, subresource: Subresource) -> (Response, &'static [
         kind: name.to_owned(),
     };
     match subresource {
-        Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize => {
+        Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize | Subresource::Approval => {
             (own(&kind.kind), &["get", "patch", "update"])
         }
         Subresource::Finalize => (own(&kind.kind), &["update"]),

@@ -248,7 +248,15 @@ impl Handler {
         allowed(call, verb)?;
         match (call.subresource, verb) {
             (Some(Subresource::Scale), _) => self.engine.get_scale(call).await,
-            (Some(Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize), _)
+            (
+                Some(
+                    Subresource::Status
+                    | Subresource::EphemeralContainers
+                    | Subresource::Resize
+                    | Subresource::Approval,
+                ),
+                _,
+            )
             | (None, Verb::Get) => self.engine.get(call).await,
             (None, Verb::Watch) => self.engine.watch(call).await,
             (None, _) => self.engine.list(call).await,
@@ -323,7 +331,11 @@ impl Handler {
             }
             Some(Subresource::Scale) => self.engine.update_scale(call, &collect(body).await?, media).await,
             Some(
-                Subresource::Status | Subresource::Finalize | Subresource::EphemeralContainers | Subresource::Resize,
+                Subresource::Status
+                | Subresource::Finalize
+                | Subresource::EphemeralContainers
+                | Subresource::Resize
+                | Subresource::Approval,
             ) => self.engine.update(call, &collect(body).await?, media).await,
             Some(_) => Err(Status::method_not_allowed(&call.kind.group_resource(), "PUT")),
         }
@@ -343,9 +355,9 @@ impl Handler {
                 self.engine.patch(call, &collect(body).await?, type_).await
             }
             Some(Subresource::Scale) => self.engine.patch_scale(call, &collect(body).await?, type_).await,
-            Some(Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize) => {
-                self.engine.patch(call, &collect(body).await?, type_).await
-            }
+            Some(
+                Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize | Subresource::Approval,
+            ) => self.engine.patch(call, &collect(body).await?, type_).await,
             Some(_) => Err(Status::method_not_allowed(&call.kind.group_resource(), "PATCH")),
         }
     }

@@ -114,6 +114,7 @@ impl Engine {
                 condition: Condition::Absent,
             });
             batch.writes.extend(reservations);
+            batch.writes.extend(self.charge(&named, &allocated, None).await?);
             match self.store().commit(batch).await {
                 Ok(revision) => {
                     let stored = Object::from_parts(key, value, revision).map_err(Status::internal)?;

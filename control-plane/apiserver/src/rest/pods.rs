@@ -70,6 +70,8 @@ impl Engine {
             }
         };
         let call = &Call { subresource: None, ..*call };
+        let pod = served(call.kind, &*self.newest(call).await?);
+        self.take_disruption(call, &pod).await?;
         self.delete(call, &options).await?;
         Ok(Answer::with(201, Payload::Value(success()), Vec::new()))
     }

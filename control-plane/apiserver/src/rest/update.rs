@@ -3,6 +3,7 @@
 use serde_json::Value;
 use skep_api::decode::Media;
 use skep_api::field::{Error as FieldError, ErrorList, Path};
+use skep_api::kinds::certificates;
 use skep_api::kinds::core::{namespace, pod};
 use skep_api::kinds::{Subresource, WriteContext};
 use skep_api::{Reason, Status};
@@ -141,6 +142,7 @@ impl Engine {
                 condition: Condition::At(current.revision),
             });
             batch.writes.extend(reservations);
+            batch.writes.extend(self.charge(call, &allocated, Some(old)).await?);
             match self.store().commit(batch).await {
                 Ok(revision) => {
                     let payload = Self::stored(current.key.clone(), value, revision)?;
@@ -181,7 +183,7 @@ impl Engine {
             return Err(Status::conflict(&kind.group_resource(), call.name, &why));
         }
         let given = metadata::of(&mut object).remove("managedFields");
-        let mut object = narrow(call.subresource, object, old);
+        let mut object = narrow(call.subresource, object, old, &now);
         owners::put(&mut object, given);
         self.record_owners(call, old, &mut object, ownership);
         self.admit(call, Operation::Update, Some(old), &mut object, notes).await?;
@@ -201,6 +203,7 @@ impl Engine {
             errors.extend(match subresource {
                 Subresource::EphemeralContainers => pod::validate_ephemeral_containers_update(&object, old),
                 Subresource::Resize => pod::validate_resize(&object, old),
+                Subresource::Approval => certificates::validate_approval(&object, old),
                 Subresource::Finalize => namespace::validate_finalize(&object),
                 _ => ErrorList::new(),
             });
@@ -248,7 +251,7 @@ pub(super) enum Written {
 }
 
 /// Leaves of a written object only what its subresource may change; everything else is the old object's.
-fn narrow(subresource: Option<Subresource>, object: Value, old: &Value) -> Value {
+fn narrow(subresource: Option<Subresource>, object: Value, old: &Value, now: &str) -> Value {
     match subresource {
         Some(Subresource::Status) => {
             let mut narrowed = old.clone();
@@ -271,6 +274,7 @@ fn narrow(subresource: Option<Subresource>, object: Value, old: &Value) -> Value
         }
         Some(Subresource::EphemeralContainers) => pod::with_ephemeral_containers_of(&object, old),
         Some(Subresource::Resize) => pod::with_resources_of(&object, old),
+        Some(Subresource::Approval) => certificates::with_conditions_of(&object, old, now),
         _ => object,
     }
 }

@@ -8,12 +8,13 @@ use crate::kinds::age::{age, human_duration};
 use crate::kinds::cells::{age_cell, containers_cell, name_cell, selector_cell};
 use crate::kinds::core::pod::{default_pod_template, template_warnings, validate_pod_template};
 use crate::kinds::declaration::{Column, Kind, Strategy};
+use crate::kinds::fields::domain_prefixed_path;
 use crate::kinds::tree::{
     fill, fill_text, flag, immutable, integer, items, items_mut, length, map_mut, semantically_equal, text,
 };
 use crate::kinds::{Subresource, WriteContext, names};
 use crate::meta::validate_label_selector;
-use crate::names::{is_dns1123_label, is_dns1123_subdomain, is_qualified_name};
+use crate::names::{is_dns1123_label, is_qualified_name};
 use crate::selector::LabelSelector;
 
 /// `batch/v1 Job`
@@ -327,19 +328,9 @@ pub(super) fn validate_spec(spec: &Value, path: &Path) -> ErrorList {
     errors
 }
 
-/// `IsDomainPrefixedPath`, in at most 63 bytes.
+/// A domain-prefixed path of at most 63 bytes.
 fn validate_manager(manager: &str, path: &Path) -> ErrorList {
-    let mut errors = ErrorList::new();
-    match manager.split_once('/') {
-        _ if manager.is_empty() => errors.push(Error::required(path, "")),
-        Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
-            errors.extend(is_dns1123_subdomain(domain).into_iter().map(|why| Error::invalid(path, domain, why)));
-        }
-        _ => {
-            let message = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            errors.push(Error::invalid(path, manager, message));
-        }
-    }
+    let mut errors = domain_prefixed_path(manager, path);
     if manager.len() > 63 {
         errors.push(Error::too_long(path, 63));
     }
