@@ -128,29 +128,6 @@ fn youngest<'a>(classes: impl Iterator<Item = &'a Value>) -> Option<Value> {
     best.map(|class| json!(name(class)))
 }
 
-/// StorageObjectInUseProtection: claims and volumes are kept by a finalizer as long as something uses them.
-pub(super) struct StorageObjectInUseProtection;
-
-impl Plugin for StorageObjectInUseProtection {
-    fn admit(&self, request: &Request<'_>, object: &mut Value, _: &dyn Objects) -> Result<(), Status> {
-        let finalizer = if request.is_core("persistentvolumeclaims") {
-            "kubernetes.io/pvc-protection"
-        } else if request.is_core("persistentvolumes") {
-            "kubernetes.io/pv-protection"
-        } else {
-            return Ok(());
-        };
-        if request.operation == Operation::Create {
-            let mut finalizers = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
-            if !finalizers.iter().any(|there| there == finalizer) {
-                finalizers.push(finalizer.into());
-                object["metadata"]["finalizers"] = finalizers.into();
-            }
-        }
-        Ok(())
-    }
-}
-
 /// A CertificateSigningRequest says who asked.
 pub(super) struct Requestor;
 

@@ -127,7 +127,6 @@ impl Chain {
             Box::new(priority::Priority),
             Box::new(default_tolerations::DefaultTolerationSeconds),
             Box::new(classes::DefaultStorageClass),
-            Box::new(classes::StorageObjectInUseProtection),
             Box::new(classes::DefaultIngressClass),
             Box::new(classes::RuntimeClass),
             Box::new(classes::Requestor),
