@@ -14,6 +14,13 @@ use crate::packages;
 /// What the image is called where nothing else is said.
 pub(crate) const NAME: &str = "localhost/skep/busybox:latest";
 
+/// `sh` where it is [`Shell::AshOrBash`].
+const CHOICE: &str = r#"#!/bin/bash-static
+while IFS= read -r -d '' variable; do
+    [[ ${variable%%=*} =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] || exec -a "$0" /bin/bash-static --posix "$@"
+done </proc/self/environ
+exec -a "$0" /bin/busybox "$@"
+"#;
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
@@ -22,9 +29,9 @@ const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 pub(crate) enum Shell {
     /// busybox's own.
     Ash,
-    /// bash: busybox's own, as Debian builds it, drops variables from the environment whose names no shell variable
-    /// can have, such as `data-1`, and Kubernetes lets Secrets and ConfigMaps bring such.
-    Bash,
+    /// busybox's own, or bash where the environment has variables with names that no shell variable can have, such as
+    /// `data-1`: busybox's own, as Debian builds it, drops these, and Kubernetes lets Secrets and ConfigMaps bring them.
+    AshOrBash,
 }
 
 /// Makes the image of this machine's busybox; installs Debian's where there is none.
@@ -46,7 +53,7 @@ fn layer(blobs: &Blobs, shell: Shell) -> Result<Blob> {
     }
     let shell = match shell {
         Shell::Ash => None,
-        Shell::Bash => {
+        Shell::AshOrBash => {
             packages::ensure(&[("bash-static", "bash-static")])?;
             Some(static_program("bash-static")?)
         }
@@ -58,11 +65,17 @@ fn layer(blobs: &Blobs, shell: Shell) -> Result<Blob> {
 /// The file system: the binary, a link for each applet, and what programs expect of a system.
 fn tree(binary: Vec<u8>, applets: &str, shell: Option<Vec<u8>>) -> Tree {
     let mut tree = Tree::default();
-    let applets: BTreeSet<&str> = applets.lines().filter(|path| !path.is_empty() && *path != "bin/busybox").collect();
+    // In /bin as well, where busybox's own image has them all.
+    let in_bin = |path: &str| path.rsplit_once('/').map(|(_, name)| format!("bin/{name}"));
+    let applets: BTreeSet<String> = applets
+        .lines()
+        .flat_map(|path| [Some(path.to_owned()), in_bin(path)].into_iter().flatten())
+        .filter(|path| !path.is_empty() && path != "bin/busybox")
+        .collect();
     let mut folders: BTreeSet<&str> =
         ["bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "usr", "usr/bin", "usr/sbin", "var"].into();
     for applet in &applets {
-        let mut folder = *applet;
+        let mut folder = applet.as_str();
         while let Some((parent, _)) = folder.rsplit_once('/') {
             folders.insert(parent);
             folder = parent;
@@ -77,9 +90,12 @@ fn tree(binary: Vec<u8>, applets: &str, shell: Option<Vec<u8>>) -> Tree {
         tree.directory(folder, mode);
     }
     tree.file("bin/busybox", 0o755, binary);
-    for applet in applets {
+    for applet in &applets {
         match &shell {
-            Some(shell) if applet == "bin/sh" => tree.file(applet, 0o755, shell.clone()),
+            Some(bash) if applet == "bin/sh" => {
+                tree.file("bin/bash-static", 0o755, bash.clone());
+                tree.file(applet, 0o755, CHOICE);
+            }
             Some(_) | None => tree.link(applet, "/bin/busybox"),
         }
     }
@@ -127,12 +143,14 @@ mod tests {
         let entries = entries(&tree(b"binary".to_vec(), "bin/sh\nusr/lib/deep/thing\nbin/busybox\n", None));
         let at = |path: &str| entries.iter().position(|(there, _)| there.trim_end_matches('/') == path);
         assert!(at("usr/lib") < at("usr/lib/deep") && at("usr/lib/deep") < at("usr/lib/deep/thing"));
-        assert_eq!(entries[at("bin/sh").expect("sh")].1.as_deref(), Some("/bin/busybox"));
+        for applet in ["bin/sh", "bin/thing"] {
+            assert_eq!(entries[at(applet).expect("there")].1.as_deref(), Some("/bin/busybox"));
+        }
         assert_eq!(entries.iter().filter(|(path, _)| path == "bin/busybox").count(), 1);
     }
 
     #[test]
-    fn another_shell_takes_the_place_of_the_applet() {
+    fn a_choice_of_shells_takes_the_place_of_the_applet() {
         let entries = entries(&tree(b"binary".to_vec(), "bin/ls\nbin/sh\n", Some(b"bash".to_vec())));
         let shells: Vec<_> = entries.iter().filter(|(path, _)| path == "bin/sh").collect();
         assert_eq!(shells, [&("bin/sh".to_owned(), None)]);

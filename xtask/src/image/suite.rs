@@ -165,7 +165,7 @@ impl Maker<'_> {
             Ok(())
         };
         add("Pause", pause)?;
-        add("BusyBox", busybox::image(self.blobs, Shell::Bash)?)?;
+        add("BusyBox", busybox::image(self.blobs, Shell::AshOrBash)?)?;
         for id in ["Agnhost", "AgnhostPrev"] {
             add(id, Image::new(self.blobs, &agnhost, &entrypoint(&["/agnhost"], &["pause"]))?)?;
         }
