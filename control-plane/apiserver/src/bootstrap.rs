@@ -132,6 +132,13 @@ async fn ensure_service(engine: &Engine, advertised: &Advertised) -> Result<(), 
             && there["ports"][0]["port"] == wanted["ports"][0]["port"];
         (!same).then(|| wanted.clone())
     })
+    .await?;
+    // The older form, which clients still read; the slice above is no mirror of it.
+    let endpoints = endpoints(advertised);
+    let wanted = endpoints.clone();
+    ensure_object(engine, ("", "v1", "endpoints"), "default", endpoints, move |there| {
+        (there["subsets"] != wanted["subsets"]).then(|| wanted.clone())
+    })
     .await
 }
 
@@ -144,6 +151,17 @@ fn service(address: Ipv4Addr, port: u16) -> Value {
             "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
             "ports": [{ "name": "https", "protocol": "TCP", "port": 443, "targetPort": port }],
         },
+    })
+}
+
+fn endpoints(advertised: &Advertised) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": { "name": "kubernetes", "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" } },
+        "subsets": [{
+            "addresses": [{ "ip": advertised.address.to_string() }],
+            "ports": [{ "name": "https", "port": advertised.port, "protocol": "TCP" }],
+        }],
     })
 }
 

@@ -21,21 +21,26 @@ impl Lines {
             if !full && text.len() < room {
                 self.pending.extend_from_slice(text);
             } else if self.pending.is_empty() {
-                entry(!full, text);
+                entry(!full, without_return(text, full));
             } else {
                 self.pending.extend_from_slice(text);
-                entry(!full, &self.pending);
+                entry(!full, without_return(&self.pending, full));
                 self.pending.clear();
             }
         }
     }
 
-    /// Gives what the stream ended with: a line cut by the end is whole, since nothing follows that would complete it.
+    /// Gives what the stream ended with: a line without its end stays one, so that no reader sees a newline that nobody wrote.
     pub(super) fn finish(self, entry: impl FnOnce(bool, &[u8])) {
         if !self.pending.is_empty() {
-            entry(false, &self.pending);
+            entry(true, &self.pending);
         }
     }
+}
+
+/// A terminal ends lines with a carriage return as well, which belongs to the line's end (containerd's CRI plugin).
+fn without_return(text: &[u8], ends: bool) -> &[u8] {
+    if ends { text.strip_suffix(b"\r").unwrap_or(text) } else { text }
 }
 
 #[cfg(test)]
@@ -53,12 +58,17 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_split_and_the_last_line_needs_no_newline() {
+    fn a_long_line_is_split_and_the_last_one_stays_without_its_end() {
         let mut input = vec![b'a'; MAX_LINE_BYTES + 1];
         input.extend_from_slice(b"\n\nend");
         let found = entries(&[&input]);
         let shape: Vec<_> = found.iter().map(|(partial, text)| (*partial, text.len())).collect();
-        assert_eq!(shape, [(true, MAX_LINE_BYTES), (false, 1), (false, 0), (false, 3)]);
+        assert_eq!(shape, [(true, MAX_LINE_BYTES), (false, 1), (false, 0), (true, 3)]);
+    }
+
+    #[test]
+    fn a_carriage_return_goes_with_the_newline() {
+        assert_eq!(entries(&[b"a\r", b"\nb\rc\r\n"]), [(false, b"a".to_vec()), (false, b"b\rc".to_vec())]);
     }
 
     proptest! {
