@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Chain;
+use crate::admission::policies::Policies;
 use crate::admission::webhooks::Webhooks;
 use crate::auth::authn::Authenticator;
 use crate::auth::authz::Authorizers;
@@ -106,6 +107,14 @@ impl ApiServer {
             });
             cache.observe(resource, observer);
         }
+        let policies = Policies::new();
+        for resource in Policies::observed() {
+            let index = policies.clone();
+            let observer: cache::Observer = Arc::new(move |resource, at, object| {
+                index.apply(resource, &at.name, object.map(|o| o.to_value()).as_ref());
+            });
+            cache.observe(resource, observer);
+        }
         let tokens = Arc::new(Tokens::new(&pki.service_account_key()?)?);
         let authenticator = Authenticator::new(tokens.clone());
         let engine = Arc::new(Engine {
@@ -113,6 +122,7 @@ impl ApiServer {
             registry: registry.clone(),
             admission: Chain::default_plugins(authorizers.clone()),
             hooks,
+            policies,
             authorizer: authorizers,
             ranges,
         });

@@ -12,7 +12,7 @@ use super::shape::{Entries, Node, Shape, set_item};
 ///
 /// # Errors
 /// Items of the applied list that can't be told apart, in upstream's words.
-pub(super) fn merge(node: Node<'_>, live: Option<&Value>, applied: Option<&Value>) -> Result<Option<Value>, String> {
+pub fn merge(node: Node<'_>, live: Option<&Value>, applied: Option<&Value>) -> Result<Option<Value>, String> {
     let shape = match (live, applied) {
         (None, None) => return Ok(None),
         (Some(value), None) | (None, Some(value)) => node.shape(value),

@@ -32,6 +32,7 @@ use serde_json::{Map, Value};
 pub use conflict::Conflict;
 pub use fields::Fields;
 pub use managers::{Entry, Managers, Operation, differ_in_times_only, equal_but_owners, validate};
+pub use merge::merge;
 pub use reset::reset_fields;
 pub use scale::{parent_managers, scale_managers};
 pub use server_side::{Applied, apply};

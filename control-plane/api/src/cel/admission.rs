@@ -230,6 +230,7 @@ fn add_functions(context: &mut Context<'static, 'static>) {
             debug_assert!(added.is_ok(), $name);
         };
     }
+    add!("jsonpatch.escapeKey", |key: Arc<String>| -> String { key.replace('~', "~0").replace('/', "~1") });
     add!("path", |This(this): This<Value>, path: Arc<String>| -> Outcome {
         refined("path", &this, |check| check.path = Some(path.to_string()))
     });
@@ -321,6 +322,16 @@ mod tests {
     fn a_variable_that_is_not_there_is_not_accepted() {
         assert!(evaluate("variables.other == 1", &[("one", "1")]).unwrap_err().contains("undeclared reference"));
         assert!(evaluate("params.a == 1", &[]).unwrap_err().contains("undeclared reference to 'params'"));
+    }
+
+    #[test]
+    fn patches_are_maps() {
+        let patch = evaluate("Object{spec: Object.spec{replicas: object.spec.replicas + 1}}", &[]).unwrap();
+        assert_eq!(crate::cel::to_json(&patch), Some(json!({"spec": {"replicas": 4}})));
+        let patch =
+            evaluate("[JSONPatch{op: 'add', path: '/a/' + jsonpatch.escapeKey('b/c'), value: 1}]", &[]).unwrap();
+        assert_eq!(crate::cel::to_json(&patch), Some(json!([{"op": "add", "path": "/a/b~1c", "value": 1}])));
+        assert!(evaluate("Other{a: 1}", &[]).unwrap_err().contains("undeclared reference to 'Other'"));
     }
 
     #[test]

@@ -15,7 +15,8 @@ pub(super) struct Undeclared {
 const TYPES: &[&str] =
     &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint", "optional_type"];
 /// Roots of qualified function names, such as `math.greatest`.
-const NAMESPACES: &[&str] = &["base64", "lists", "math", "optional", "sets", "strings", "format", "ip", "cidr"];
+const NAMESPACES: &[&str] =
+    &["base64", "lists", "math", "optional", "sets", "strings", "format", "ip", "cidr", "jsonpatch"];
 
 /// The first name that is neither one of `variables`, nor declared by a comprehension around it, nor a type.
 pub(super) fn undeclared(expression: &IdedExpr, variables: &[&str]) -> Option<Undeclared> {

@@ -6,10 +6,11 @@
 pub mod admission;
 mod check;
 mod convert;
+mod structs;
 
 use std::sync::{Arc, OnceLock};
 
-use cel::{Env, IdedExpr, Program};
+use cel::{Env, IdedExpr};
 
 pub use convert::{from_json, to_json};
 
@@ -20,7 +21,7 @@ pub type Value = cel::Value;
 #[derive(Debug)]
 pub struct Expression {
     source: String,
-    program: Program,
+    root: IdedExpr,
 }
 
 /// Why an expression was not accepted, in the words in which cel-go reports it.
@@ -68,7 +69,12 @@ impl Expression {
         if let Some((wanted, found)) = check::mismatch(program.expression(), expected) {
             return Err(CompileError(format!("must evaluate to {wanted} but got {found}")));
         }
-        Ok(Self { source: source.to_owned(), program })
+        let mut root = program.expression().clone();
+        if let Err(unknown) = structs::as_maps(&mut root) {
+            let message = format!("undeclared reference to '{unknown}' (in container '')");
+            return Err(CompileError(format!("compilation failed: {}", located(source, (1, 1), &message))));
+        }
+        Ok(Self { source: source.to_owned(), root })
     }
 
     /// The expression as it was written.
@@ -78,7 +84,7 @@ impl Expression {
     }
 
     pub(crate) fn root(&self) -> &IdedExpr {
-        self.program.expression()
+        &self.root
     }
 
     /// Evaluates it in a context.

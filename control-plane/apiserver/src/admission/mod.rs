@@ -8,6 +8,7 @@ mod escalation;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+pub(crate) mod policies;
 mod priority;
 mod service_account;
 mod taint_nodes;

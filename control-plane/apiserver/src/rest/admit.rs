@@ -34,20 +34,23 @@ impl Engine {
         let old_view = old.map(|old| form.view(old));
         let mut attributes = attributes(call, operation, old_view.as_ref(), form.kind(call.kind));
         attributes.options = write_options(call, operation);
-        let mut round = Round::default();
+        let (mut round, mut policy_round) = (Round::default(), Round::default());
         for again in [false, true] {
             if again {
                 self.admission.admit(&request, object, &*self.cache)?;
             }
             let mut view = form.view(object);
-            round.begin(again, &view);
             let refine = |patched: &Value| form.refine(call, patched);
             let surroundings =
                 Surroundings { objects: &*self.cache, table: &self.registry.table(), authorizer: &self.authorizer };
+            policy_round.begin(again, &view);
+            self.policies.admit(&attributes, &mut view, &surroundings, &refine, &mut policy_round)?;
+            policy_round.end(&view);
+            round.begin(again, &view);
             self.hooks.admit(&attributes, &mut view, &surroundings, &refine, &mut round, notes).await?;
             form.put(view, object);
             round.end(&form.view(object));
-            if !round.is_another_due {
+            if !round.is_another_due && !policy_round.is_another_due {
                 break;
             }
         }
@@ -157,6 +160,7 @@ impl Engine {
         }
         let surroundings =
             Surroundings { objects: &*self.cache, table: &self.registry.table(), authorizer: &self.authorizer };
+        self.policies.validate(attributes, object, &surroundings, notes)?;
         self.hooks.validate(attributes, object, &surroundings, notes).await?;
         for (key, value) in &notes.annotations {
             debug!(key, value, "an annotation of admission");

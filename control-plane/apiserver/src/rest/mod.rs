@@ -39,6 +39,7 @@ pub use patch::PatchType;
 pub use query::Query;
 pub use watch::{WatchBody, WatchItem};
 
+use crate::admission::policies::Policies;
 use crate::admission::webhooks::Webhooks;
 use crate::admission::{self, Chain};
 use crate::auth::User;
@@ -57,6 +58,8 @@ pub struct Engine {
     pub admission: Chain,
     /// The webhooks that have a say after it.
     pub(crate) hooks: Arc<Webhooks>,
+    /// The policies that have a say before them.
+    pub(crate) policies: Arc<Policies>,
     /// Who may do what: for admission and impersonation as well as for requests.
     pub authorizer: Arc<dyn Authorizer>,
     /// Where Service addresses and node ports come from.

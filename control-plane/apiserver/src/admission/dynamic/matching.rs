@@ -128,6 +128,24 @@ impl Criteria {
         Ok(self.selects(attributes, object, objects)?.then_some(Matched { kind }))
     }
 
+    /// Whether a request that a policy is for is one of its binding too: without rules of its own it is for all of them.
+    ///
+    /// # Errors
+    /// As [`Self::selects`].
+    pub(crate) fn narrows_to(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        objects: &dyn Objects,
+        table: &Table,
+    ) -> Result<bool, Status> {
+        if !self.rules.is_empty() {
+            return self.matches(attributes, object, objects, table).map(|matched| matched.is_some());
+        }
+        let excluded = Self::first(&self.excluded, attributes, self.equivalent, table).is_some();
+        Ok(!excluded && self.selects(attributes, object, objects)?)
+    }
+
     fn first(rules: &[Rule], attributes: &Attributes<'_>, equivalent: bool, table: &Table) -> Option<Arc<Kind>> {
         let own = Resource::of(attributes.kind);
         if rules.iter().any(|rule| rule.matches(attributes, &own)) {
