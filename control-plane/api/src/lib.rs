@@ -10,6 +10,7 @@
 pub mod apply;
 pub mod cel;
 pub mod cron;
+pub mod custom;
 pub mod decode;
 pub mod encode;
 pub mod field;

@@ -35,7 +35,9 @@ fn visit(node: Node<'_>, value: &Value, path: &str, errors: &mut Vec<String>) {
         }
         Type::List(_) if !value.is_array() => fail(format!("expected list, got &{{{}}}", go(value))),
         Type::Struct(_) | Type::Map(_) if !value.is_object() => fail(format!("expected map, got &{{{}}}", go(value))),
-        Type::Struct(_) | Type::Map(_) | Type::List(_) | Type::Raw => below(node, value, path, errors),
+        Type::Struct(_) | Type::Map(_) | Type::List(_) | Type::Raw | Type::SchemaOr(..) => {
+            below(node, value, path, errors)
+        }
         Type::String
         | Type::Bytes
         | Type::Bool
@@ -56,7 +58,9 @@ fn below(node: Node<'_>, value: &Value, path: &str, errors: &mut Vec<String>) {
             for (key, value) in fields {
                 let path = format!("{path}.{key}");
                 match (entries, entries.get(key)) {
-                    (Entries::Struct(..), (_, false)) => errors.push(format!("{path}: field not declared in schema")),
+                    (Entries::Struct(_, of), (_, false)) if of.rest.is_none() => {
+                        errors.push(format!("{path}: field not declared in schema"))
+                    }
                     (_, (node, _)) => visit(node, value, &path, errors),
                 }
             }

@@ -62,7 +62,7 @@ impl<'a> Node<'a> {
         match self.type_ {
             Type::Struct(id) => Some(Entries::Struct(self, &self.schemas[*id])),
             Type::Map(item) => Some(Entries::Any(self.of(item, None))),
-            Type::Raw => Some(Entries::Any(self.of(&RAW, None))),
+            Type::Raw | Type::SchemaOr(..) => Some(Entries::Any(self.of(&RAW, None))),
             _ => None,
         }
     }
@@ -79,7 +79,7 @@ impl<'a> Node<'a> {
     /// How a value that is here is merged. The value decides only where the graph knows nothing.
     pub(super) fn shape(self, value: &Value) -> Shape<'a> {
         match self.type_ {
-            Type::Raw => match value {
+            Type::Raw | Type::SchemaOr(..) => match value {
                 // Upstream takes null for whatever fits first, which is a map.
                 Value::Object(_) | Value::Null => Shape::Map(Entries::Any(self.of(&RAW, None))),
                 Value::Array(_) => Shape::AtomicList,

@@ -5,6 +5,7 @@
 
 mod header;
 mod protobuf;
+pub(crate) mod raw;
 mod typed;
 mod yaml;
 
@@ -62,6 +63,9 @@ pub(crate) enum Failure {
 /// 400 in upstream's words: for text that is no JSON or YAML, for another kind or version, for values of the wrong type, and in strict mode for unknown and
 /// duplicate fields.
 pub fn decode(body: &[u8], media: Media, kind: &Kind, validation: FieldValidation) -> Result<Decoded, Status> {
+    if let Some(custom) = &kind.custom {
+        return crate::custom::decode(body, media, kind, custom, validation);
+    }
     let schemas = Schemas::builtin();
     let id = schemas.id(&kind.schema).ok_or_else(|| Status::internal(format!("kind {} has no schema", kind.kind)))?;
     let read = match media {
@@ -203,14 +207,14 @@ fn is_known(version: &GroupVersion, name: &str) -> bool {
     found.is_some_and(|found| found.field("kind").is_some() && found.field("metadata").is_some())
 }
 
-fn handled_as(kind: &Kind, given: &str, why: &str) -> Status {
+pub(crate) fn handled_as(kind: &Kind, given: &str, why: &str) -> Status {
     Status::bad_request(format!(
         "{given} in version \"{}\" cannot be handled as a {}: {why}",
         kind.group_version.version, kind.kind
     ))
 }
 
-fn unrecognized(kind: &Kind, body: &[u8], why: &str) -> Status {
+pub(crate) fn unrecognized(kind: &Kind, body: &[u8], why: &str) -> Status {
     Status::bad_request(format!(
         "the object provided is unrecognized (must be of type {}): {why} ({})",
         kind.kind,

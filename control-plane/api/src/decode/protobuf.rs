@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::Failure;
-use crate::schema::{Field, Schemas, StructId, Type};
+use crate::schema::{Field, Instead, Schemas, StructId, Type};
 
 const MAGIC: &[u8] = b"k8s\0";
 /// Messages in messages; the deepest of Kubernetes' types are JSON schemas, which are far below this.
@@ -190,6 +190,7 @@ fn value(schemas: &Schemas, type_: &Type, wire: Wire<'_>, depth: usize) -> Resul
             _ => Value::Null,
         },
         (Type::Struct(id), Wire::Bytes(inner)) => Value::Object(message(schemas, *id, inner, depth + 1)?),
+        (Type::SchemaOr(id, instead), Wire::Bytes(inner)) => schema_or(schemas, *id, *instead, inner, depth)?,
         // A list in a map (`extra` of a user) is a message with the items as its first field.
         (Type::List(item), Wire::Bytes(inner)) => {
             let mut items = Vec::new();
@@ -201,6 +202,29 @@ fn value(schemas: &Schemas, type_: &Type, wire: Wire<'_>, depth: usize) -> Resul
             Value::Array(items)
         }
         (type_, _) => return Err(format!("wrong wireType for {type_:?}")),
+    })
+}
+
+/// A JSON schema, or what stands in its place. Each of the three messages has its own numbers.
+fn schema_or(schemas: &Schemas, id: StructId, instead: Instead, raw: &[u8], depth: usize) -> Result<Value, String> {
+    let (mut schema, mut many, mut allowed) = (None, Vec::new(), false);
+    for field in fields(raw) {
+        match (field?, instead) {
+            ((1, Wire::Varint(flag)), Instead::Bool) => allowed = flag != 0,
+            ((2, Wire::Bytes(inner)), Instead::Bool) | ((1, Wire::Bytes(inner)), Instead::Schemas | Instead::Names) => {
+                schema = Some(message(schemas, id, inner, depth + 1)?);
+            }
+            ((2, Wire::Bytes(inner)), Instead::Schemas) => {
+                many.push(Value::Object(message(schemas, id, inner, depth + 1)?));
+            }
+            ((2, Wire::Bytes(name)), Instead::Names) => many.push(Value::String(utf8(name)?)),
+            _ => {}
+        }
+    }
+    Ok(match (schema, instead) {
+        (Some(schema), _) => Value::Object(schema),
+        (None, Instead::Bool) => Value::Bool(allowed),
+        (None, Instead::Schemas | Instead::Names) => Value::Array(many),
     })
 }
 

@@ -8,13 +8,13 @@ use serde_json::{Map, Number, Value};
 
 use super::Failure;
 use crate::quantity::Quantity;
-use crate::schema::{Field, Schemas, StructId, Type};
+use crate::schema::{Field, Instead, Schemas, StructId, Type};
 
 /// What was read.
-pub(super) struct Read {
-    pub(super) object: Map<String, Value>,
+pub(crate) struct Read {
+    pub(crate) object: Map<String, Value>,
     /// Unknown and duplicate fields, in the order found.
-    pub(super) strict: Vec<String>,
+    pub(crate) strict: Vec<String>,
 }
 
 /// Strict errors named at most; a body can hold a million of them.
@@ -118,6 +118,13 @@ struct Seed<'a> {
 }
 
 impl Seed<'_> {
+    /// Whether a field that is null is left out: declared ones are, and what a custom object has besides is kept as it is.
+    fn drops_null(&self, key: &str) -> bool {
+        let Type::Struct(id) = self.type_ else { return false };
+        let of = &self.context.schemas[*id];
+        of.rest.is_none() || of.field(key).is_some()
+    }
+
     fn mismatch(&self, given: &str) -> Value {
         let expected = self.go_type();
         let why = match self.owner {
@@ -148,7 +155,7 @@ impl Seed<'_> {
             Type::Bool => Value::Bool(false),
             Type::Int32 | Type::Int64 | Type::Float | Type::IntOrString => Value::from(0),
             Type::Quantity => Value::String("0".to_owned()),
-            Type::Time | Type::MicroTime | Type::Raw => Value::Null,
+            Type::Time | Type::MicroTime | Type::Raw | Type::SchemaOr(..) => Value::Null,
             Type::Struct(_) | Type::Map(_) => Value::Object(Map::new()),
             Type::List(_) => Value::Array(Vec::new()),
         }
@@ -167,9 +174,14 @@ impl Seed<'_> {
             Type::Time => self.time(text, false),
             Type::MicroTime => self.time(text, true),
             Type::Quantity => self.quantity(text),
-            Type::Bool | Type::Int32 | Type::Int64 | Type::Float | Type::Struct(_) | Type::List(_) | Type::Map(_) => {
-                self.mismatch("string")
-            }
+            Type::Bool
+            | Type::Int32
+            | Type::Int64
+            | Type::Float
+            | Type::Struct(_)
+            | Type::List(_)
+            | Type::Map(_)
+            | Type::SchemaOr(..) => self.mismatch("string"),
         }
     }
 
@@ -210,9 +222,13 @@ impl Seed<'_> {
             },
             Type::Float | Type::Raw => Value::Number(number),
             Type::Quantity => self.quantity(&number.to_string()),
-            Type::String | Type::Bool | Type::Bytes | Type::Struct(_) | Type::List(_) | Type::Map(_) => {
-                self.mismatch("number")
-            }
+            Type::String
+            | Type::Bool
+            | Type::Bytes
+            | Type::Struct(_)
+            | Type::List(_)
+            | Type::Map(_)
+            | Type::SchemaOr(..) => self.mismatch("number"),
             Type::Time | Type::MicroTime => self.mismatch("number"),
         }
     }
@@ -235,7 +251,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
         Ok(match self.type_ {
-            Type::Bool | Type::Raw => Value::Bool(value),
+            Type::Bool | Type::Raw | Type::SchemaOr(_, Instead::Bool) => Value::Bool(value),
             _ => self.unfit("bool"),
         })
     }
@@ -265,8 +281,14 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let raw = Type::Raw;
+        let instead;
         let item = match self.type_ {
             Type::List(item) => item,
+            Type::SchemaOr(id, Instead::Schemas) => {
+                instead = Type::Struct(*id);
+                &instead
+            }
+            Type::SchemaOr(_, Instead::Names) => &Type::String,
             Type::Raw => &raw,
             // Go reads a list of numbers into bytes as well; of those only the empty one is taken here.
             Type::Bytes if items.next_element::<IgnoredAny>()?.is_none() => return Ok(Value::String(String::new())),
@@ -292,6 +314,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let schemas = self.context.schemas;
+        if let Type::SchemaOr(id, _) = self.type_ {
+            return Seed { type_: &Type::Struct(*id), ..self }.visit_map(entries);
+        }
         if !matches!(self.type_, Type::Struct(_) | Type::Map(_) | Type::Raw) {
             let _ = self.unfit("object");
             while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
@@ -301,9 +326,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
         while let Some(key) = entries.next_key::<String>()? {
             let raw = Type::Raw;
             let (type_, owner) = match self.type_ {
-                Type::Struct(id) => match schemas[*id].field(&key) {
-                    Some(field) => (&field.type_, Some(*id)),
-                    None => {
+                Type::Struct(id) => match (schemas[*id].field(&key), &schemas[*id].rest) {
+                    (Some(field), _) => (&field.type_, Some(*id)),
+                    (None, Some(rest)) => (rest, Some(*id)),
+                    (None, None) => {
                         self.context.path.borrow_mut().push(Segment::Field(key));
                         self.context.strict("unknown");
                         self.context.path.borrow_mut().pop();
@@ -330,7 +356,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             self.context.path.borrow_mut().pop();
             match value? {
                 // Go leaves a field alone that is null, and gives a map's key its zero value.
-                Value::Null if matches!(self.type_, Type::Struct(_)) => {}
+                Value::Null if self.drops_null(&key) => {}
                 Value::Null if matches!(self.type_, Type::Map(_)) => {
                     out.insert(key, seed.zero());
                 }
@@ -378,6 +404,7 @@ fn go_type(schemas: &Schemas, type_: &Type) -> String {
         Type::Raw => "interface {}".to_owned(),
         Type::Struct(id) => schemas[*id].qualified_go_name(),
         Type::List(item) => format!("[]{}", go_type(schemas, item)),
+        Type::SchemaOr(id, _) => schemas[*id].qualified_go_name(),
         Type::Map(value) if **value == Type::Quantity => "v1.ResourceList".to_owned(),
         Type::Map(value) => format!("map[string]{}", go_type(schemas, value)),
     }

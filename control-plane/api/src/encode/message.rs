@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::json::{Cursor, NoJson};
 use super::wire::{begin, bytes, double, end, integer};
-use crate::schema::{Field, Schemas, StructId, Type};
+use crate::schema::{Field, Instead, Schemas, StructId, Type};
 
 /// Messages in messages; as many as are read.
 const DEPTH: usize = 128;
@@ -192,6 +192,28 @@ impl Writer<'_> {
                     self.put_resource_version();
                 }
                 self.fields(*id, cursor, depth + 1)?;
+                end(self.out, open);
+            }
+            Type::SchemaOr(id, instead) => {
+                let open = begin(self.out, number);
+                match (cursor.peek()?, instead) {
+                    (b'{', Instead::Bool) => {
+                        integer(self.out, 1, 1);
+                        self.value(&Type::Struct(*id), 2, cursor, depth + 1)?;
+                    }
+                    (b'{', Instead::Schemas | Instead::Names) => {
+                        self.value(&Type::Struct(*id), 1, cursor, depth + 1)?
+                    }
+                    (_, Instead::Bool) => self.value(&Type::Bool, 1, cursor, depth + 1)?,
+                    (_, Instead::Schemas | Instead::Names) => {
+                        let item = if *instead == Instead::Names { Type::String } else { Type::Struct(*id) };
+                        let mut more = cursor.open(b'[')?;
+                        while more {
+                            self.value(&item, 2, cursor, depth + 1)?;
+                            more = cursor.more(b']')?;
+                        }
+                    }
+                }
                 end(self.out, open);
             }
             // A list in a map is a message with the items as its first field.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::decode::{FieldValidation, Media, decode};
 use crate::kinds::Kind;
-use crate::schema::{Field, Type};
+use crate::schema::{Field, Instead, Type};
 
 fn kinds() -> Vec<Kind> {
     crate::kinds::builtin()
@@ -79,7 +79,10 @@ impl Made {
             Type::Quantity => ["100m", "1Gi", "3", "-5k"][self.below(4) as usize].into(),
             Type::IntOrString => [json!(0), json!(-8), json!("25%")][self.below(3) as usize].clone(),
             Type::Raw => json!({"any": [1, "two", null, {"three": {}}]}),
-            Type::Struct(_) if depth > 6 => return None,
+            Type::Struct(_) | Type::SchemaOr(..) if depth > 6 => return None,
+            Type::SchemaOr(_, Instead::Bool) if self.below(2) == 0 => (self.below(2) == 0).into(),
+            Type::SchemaOr(_, Instead::Names) if self.below(2) == 0 => json!([self.text()]),
+            Type::SchemaOr(id, _) => self.object(*id, depth + 2).into(),
             Type::Struct(id) => self.object(*id, depth + 1).into(),
             Type::List(item) => {
                 let items: Vec<Value> = (0..1 + self.below(3)).filter_map(|_| self.value(item, depth + 1)).collect();

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::custom::Custom;
 use crate::field::ErrorList;
 use crate::gvk::{GroupKind, GroupResource, GroupVersion, Name};
+use crate::schema::Schemas;
 
 /// Whether objects of a kind live in namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,6 +331,10 @@ pub struct Kind {
     pub ttl_seconds: Option<u64>,
     /// Set when another declaration is the storage version.
     pub conversion: Option<Conversion>,
+    /// Whether clients may ask for this version; a version that is only stored is known to the engine alone.
+    pub served: bool,
+    /// Set for the kinds of CustomResourceDefinitions.
+    pub custom: Option<Arc<Custom>>,
     /// Its rules.
     pub strategy: Arc<dyn Strategy>,
 }
@@ -364,6 +370,8 @@ impl Kind {
             has_generation: false,
             ttl_seconds: None,
             conversion: None,
+            served: true,
+            custom: None,
             strategy: Arc::new(strategy),
         }
     }
@@ -381,6 +389,15 @@ impl Kind {
             scope: Scope::Cluster,
             verbs: vec![Verb::Create],
             ..Self::new(group_version, kind, plural, schema, strategy)
+        }
+    }
+
+    /// The graph of types that the kind's schema is in.
+    #[must_use]
+    pub fn schemas(&self) -> &Schemas {
+        match &self.custom {
+            Some(custom) => &custom.graph,
+            None => Schemas::builtin(),
         }
     }
 

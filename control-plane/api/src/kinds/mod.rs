@@ -6,6 +6,7 @@
 
 pub mod admission_registration;
 pub mod age;
+pub mod apiextensions;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
@@ -66,6 +67,7 @@ pub fn builtin() -> Vec<Kind> {
         apps::deployment::kind(),
         apps::replica_set::kind(),
         apps::stateful_set::kind(),
+        apiextensions::kind(),
         authentication::self_subject_review(),
         authentication::token_review(),
         authorization::local_subject_access_review(),

@@ -221,6 +221,8 @@ fn type_of(schemas: &Schemas, type_: &Type, prefix: &str, wanted: &mut Vec<Strin
         Type::Quantity => refer(QUANTITY),
         Type::IntOrString => refer(INT_OR_STRING),
         Type::Raw => json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true }),
+        // Upstream's documents say nothing of these either: a schema, or what stands for one.
+        Type::SchemaOr(..) => json!({}),
         Type::Struct(id) => refer(&schemas[*id].name),
         Type::List(item) => json!({ "type": "array", "items": type_of(schemas, item, prefix, wanted) }),
         Type::Map(value) => {

@@ -75,6 +75,12 @@ pub(super) fn reflect_kind(type_: &Type) -> &'static str {
         Type::Float => "float64",
         Type::Bytes | Type::List(_) => "slice",
         Type::Map(_) => "map",
-        Type::Time | Type::MicroTime | Type::Quantity | Type::IntOrString | Type::Raw | Type::Struct(_) => "struct",
+        Type::Time
+        | Type::MicroTime
+        | Type::Quantity
+        | Type::IntOrString
+        | Type::Raw
+        | Type::Struct(_)
+        | Type::SchemaOr(..) => "struct",
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta;
 use schemars::SchemaGenerator;
 use serde_json::{Map, Value};
 
-use super::{Field, ListType, PatchStrategy, Schemas, Struct, StructId, Type};
+use super::{Field, Instead, ListType, PatchStrategy, Schemas, Struct, StructId, Type};
 
 const LISTS: &str = include_str!("lists.txt");
 const PROTOBUF: &str = include_str!("protobuf.txt");
@@ -95,6 +95,7 @@ pub(super) fn builtin() -> Schemas {
         meta::v1::APIGroupList,
         meta::v1::APIResourceList,
         meta::v1::APIVersions,
+        k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
         meta::v1::DeleteOptions,
         meta::v1::ListMeta,
         meta::v1::Status,
@@ -153,7 +154,13 @@ fn from_definitions(definitions: Map<String, Value>) -> Schemas {
             })
             .collect();
         fields.sort_by(|a, b| a.name.cmp(&b.name));
-        schemas.structs.push(Struct { name: name.clone(), description: text(schema), fields, atomic: is_atomic(name) });
+        schemas.structs.push(Struct {
+            name: name.clone(),
+            description: text(schema),
+            fields,
+            atomic: is_atomic(name),
+            rest: None,
+        });
     }
     schemas
 }
@@ -206,6 +213,16 @@ fn referred(reference: &str, structs: &HashMap<String, StructId>) -> Type {
         Some("apis.meta.v1.MicroTime") => return Type::MicroTime,
         Some("apis.meta.v1.FieldsV1" | "runtime.RawExtension") => return Type::Raw,
         _ => {}
+    }
+    if let Some((package, instead)) = name.rsplit_once(".JSONSchemaPropsOr")
+        && let Some(schema) = structs.get(&format!("{package}.JSONSchemaProps"))
+    {
+        let instead = match instead {
+            "Bool" => Instead::Bool,
+            "Array" => Instead::Schemas,
+            _ => Instead::Names,
+        };
+        return Type::SchemaOr(*schema, instead);
     }
     structs.get(name).map_or(Type::Raw, |id| Type::Struct(*id))
 }

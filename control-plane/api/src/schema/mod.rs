@@ -43,6 +43,19 @@ pub enum Type {
     List(Box<Type>),
     /// A map with string keys.
     Map(Box<Type>),
+    /// A JSON schema, or what may stand in its place: `JSONSchemaPropsOrBool` and its like. The struct is that of the schema.
+    SchemaOr(StructId, Instead),
+}
+
+/// What may stand where a JSON schema may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// `true` or `false`: `JSONSchemaPropsOrBool`.
+    Bool,
+    /// A list of schemas: `JSONSchemaPropsOrArray`.
+    Schemas,
+    /// A list of names: `JSONSchemaPropsOrStringArray`.
+    Names,
 }
 
 /// How a list is merged by server-side apply: `x-kubernetes-list-type`.
@@ -104,6 +117,8 @@ pub struct Struct {
     pub fields: Vec<Field>,
     /// Whether server-side apply replaces it whole, where it is no field's: in lists and maps.
     pub atomic: bool,
+    /// The type of fields that are not declared, where there may be any: a custom object's that keeps unknown fields.
+    pub rest: Option<Type>,
 }
 
 impl Struct {
@@ -153,6 +168,14 @@ impl Schemas {
     #[must_use]
     pub fn id(&self, name: &str) -> Option<StructId> {
         self.by_name.get(name).copied()
+    }
+
+    /// Adds a struct, whose name must be new.
+    pub(crate) fn push(&mut self, added: Struct) -> StructId {
+        let id = StructId(u32::try_from(self.structs.len()).unwrap_or(u32::MAX));
+        self.by_name.insert(added.name.clone(), id);
+        self.structs.push(added);
+        id
     }
 
     /// Every struct.
