@@ -33,6 +33,14 @@ pub(crate) fn resource_prefix(key: &[u8]) -> &[u8] {
     slashes.next().map_or(&[], |end| &key[..=end])
 }
 
+/// The resource of a prefix.
+#[must_use]
+pub(crate) fn resource_of(prefix: &[u8]) -> Option<GroupResource> {
+    let (group, resource) = std::str::from_utf8(prefix).ok()?.trim_end_matches('/').split_once('/')?;
+    let group = if group == "core" { "" } else { group };
+    Some(GroupResource { group: group.to_owned().into(), resource: resource.to_owned().into() })
+}
+
 /// The namespace and name of a key.
 #[must_use]
 pub(crate) fn split(key: &[u8]) -> (&str, &str) {

@@ -7,6 +7,7 @@ pub mod admission;
 pub mod auth;
 pub mod bootstrap;
 pub mod cache;
+mod custom;
 pub mod discovery;
 mod flow_objects;
 pub mod http;

@@ -1,28 +1,46 @@
-//! `/openapi/v2` and `/openapi/v3`: documents made from the table of kinds on first demand, then kept.
+//! `/openapi/v2` and `/openapi/v3`: documents made from the table of kinds on first demand, then kept until the table is another.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode, header};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use skep_api::openapi::{self, OpenApi};
 use skep_api::{GroupVersion, Status};
 
 use crate::http::body::{Body, full};
-use crate::registry::Registry;
+use crate::registry::{Registry, Table};
 
 /// The documents of this server.
 pub struct Documents {
     registry: Arc<Registry>,
-    made: OnceLock<OpenApi>,
+    /// The last documents, and the table that they are of.
+    made: Mutex<Option<(Arc<Table>, Arc<OpenApi>)>>,
 }
 
 impl Documents {
     /// Documents of the kinds in a registry.
     #[must_use]
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, made: OnceLock::new() }
+        Self { registry, made: Mutex::default() }
+    }
+
+    /// The documents of the table as it is now. Who comes while they are made waits for them.
+    fn of_now(&self) -> Arc<OpenApi> {
+        let mut made = self.made.lock();
+        let table = self.registry.table();
+        if let Some((of, documents)) = &*made
+            && Arc::ptr_eq(of, &table)
+        {
+            return documents.clone();
+        }
+        let kinds: Vec<_> = table.kinds().map(|kind| (**kind).clone()).collect();
+        let before = made.as_ref().map(|(_, documents)| &**documents);
+        let documents = Arc::new(OpenApi::after(before, &kinds));
+        *made = Some((table, documents.clone()));
+        documents
     }
 
     /// Answers a path below `/openapi/`.
@@ -30,11 +48,7 @@ impl Documents {
     /// # Errors
     /// 404 for documents that do not exist, 406 for forms that are not made.
     pub fn answer(&self, parts: &Parts) -> Result<Response<Body>, Status> {
-        let made = self.made.get_or_init(|| {
-            let table = self.registry.table();
-            let kinds: Vec<_> = table.kinds().map(|kind| (**kind).clone()).collect();
-            OpenApi::new(&kinds)
-        });
+        let made = self.of_now();
         let accept = parts.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let path = parts.uri.path().trim_end_matches('/');
         let (type_, document) = match path {

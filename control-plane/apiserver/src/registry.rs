@@ -1,9 +1,10 @@
-//! The kinds that are served now: the built-in ones, and room for those that CustomResourceDefinitions will add. Read on every request without a lock.
+//! The kinds that are served now: the built-in ones, and those that CustomResourceDefinitions add. Read on every request without a lock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use skep_api::kinds::Kind;
 use skep_api::{GroupResource, GroupVersion};
 
@@ -14,6 +15,8 @@ pub struct Table {
     groups: Vec<GroupVersions>,
     /// The resources that objects of other kinds are stored under, too.
     shared: Vec<(&'static str, &'static str)>,
+    /// Kinds that are known only because objects are stored so.
+    unserved: Vec<Arc<Kind>>,
 }
 
 /// Kinds by version.
@@ -31,13 +34,25 @@ impl Table {
     /// A table of declarations; groups keep the order in which they come.
     #[must_use]
     pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
+        Self::of(kinds.into_iter().map(Arc::new))
+    }
+
+    /// A table of declarations that are shared already. Where two are for one path, the first is served.
+    fn of(kinds: impl IntoIterator<Item = Arc<Kind>>) -> Self {
         let mut table = Self::default();
         let mut by_group: Vec<(String, ByVersion)> = Vec::new();
         for kind in kinds {
-            let kind = Arc::new(kind);
             let GroupVersion { group, version } = &kind.group_version;
+            if !kind.served {
+                table.unserved.push(kind);
+                continue;
+            }
+            let path = (group.to_string(), version.to_string(), kind.plural.to_string());
+            if kind.custom.is_some() && table.by_path.contains_key(&path) {
+                continue;
+            }
             table.shared.extend(kind.conversion.map(|conversion| conversion.stored_as));
-            table.by_path.insert((group.to_string(), version.to_string(), kind.plural.to_string()), kind.clone());
+            table.by_path.insert(path, kind.clone());
             let at = by_group.iter().position(|(name, _)| name == group).unwrap_or_else(|| {
                 by_group.push((group.to_string(), BTreeMap::new()));
                 by_group.len() - 1
@@ -68,6 +83,7 @@ impl Table {
     #[must_use]
     pub fn is_shared(&self, kind: &Kind) -> bool {
         kind.conversion.is_some()
+            || kind.custom.is_some()
             || self.shared.iter().any(|(group, plural)| kind.plural == *plural && kind.group_version.group == *group)
     }
 
@@ -85,7 +101,11 @@ impl Table {
     /// The kind whose objects are stored under a resource.
     #[must_use]
     pub fn stored(&self, resource: &GroupResource) -> Option<&Arc<Kind>> {
-        self.kinds().find(|kind| kind.conversion.is_none() && kind.group_resource() == *resource)
+        let stores = |kind: &Kind| {
+            let own = kind.custom.as_ref().is_none_or(|custom| custom.stored_as == kind.group_version);
+            own && kind.conversion.is_none() && kind.group_resource() == *resource
+        };
+        self.kinds().chain(&self.unserved).find(|kind| stores(kind))
     }
 }
 
@@ -103,18 +123,38 @@ fn priority(version: &str) -> (u8, u32, u32) {
 }
 
 /// The table, replaced whole when it changes.
-pub struct Registry(ArcSwap<Table>);
+pub struct Registry {
+    table: ArcSwap<Table>,
+    builtin: Vec<Arc<Kind>>,
+    /// By the name of the definition.
+    custom: Mutex<BTreeMap<String, Vec<Arc<Kind>>>>,
+}
 
 impl Registry {
-    /// A registry that begins with a table.
+    /// A registry that begins with the built-in kinds.
     #[must_use]
-    pub fn new(table: Table) -> Self {
-        Self(ArcSwap::from_pointee(table))
+    pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
+        let builtin: Vec<Arc<Kind>> = kinds.into_iter().map(Arc::new).collect();
+        let table = ArcSwap::from_pointee(Table::of(builtin.iter().cloned()));
+        Self { table, builtin, custom: Mutex::default() }
     }
 
     /// The table now.
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
-        self.0.load_full()
+        self.table.load_full()
+    }
+
+    /// Replaces the kinds of a definition; none takes it away. Answers with those that were there.
+    pub fn define(&self, definition: &str, kinds: Vec<Kind>) -> Vec<Arc<Kind>> {
+        let mut custom = self.custom.lock();
+        let before = if kinds.is_empty() {
+            custom.remove(definition)
+        } else {
+            custom.insert(definition.to_owned(), kinds.into_iter().map(Arc::new).collect())
+        };
+        let table = Table::of(self.builtin.iter().chain(custom.values().flatten()).cloned());
+        self.table.store(Arc::new(table));
+        before.unwrap_or_default()
     }
 }

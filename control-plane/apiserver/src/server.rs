@@ -23,13 +23,14 @@ use crate::auth::authz::Authorizers;
 use crate::auth::token::Tokens;
 use crate::bootstrap::{self, Advertised};
 use crate::cache::{self, Cache};
+use crate::custom;
 use crate::http::body::{Body, BoxError};
 use crate::http::{Bound, Connection, Handler, Health, serve};
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::pki::{Pki, ServerTls};
 use crate::proxy::Kubelets;
-use crate::registry::{Registry, Table};
+use crate::registry::Registry;
 use crate::rest::{Engine, Ranges};
 use crate::webhook_client::WebhookClient;
 
@@ -86,7 +87,7 @@ impl ApiServer {
         let Config { store, pki, listen, advertise, ranges } = config;
         let bound = Bound::new(listen).await.map_err(|source| StartError::Listen { address: listen, source })?;
         let address = bound.address;
-        let registry = Arc::new(Registry::new(Table::new(kinds::builtin())));
+        let registry = Arc::new(Registry::new(kinds::builtin()));
         let cache = Cache::new(store);
         for kind in registry.table().kinds() {
             cache.register(kind.storage_resource());
@@ -115,6 +116,7 @@ impl ApiServer {
             });
             cache.observe(resource, observer);
         }
+        let (definitions, changed) = custom::observe(&cache, registry.clone());
         let tokens = Arc::new(Tokens::new(&pki.service_account_key()?)?);
         let authenticator = Authenticator::new(tokens.clone());
         let engine = Arc::new(Engine {
@@ -141,6 +143,7 @@ impl ApiServer {
         let tasks = TaskTracker::new();
         tasks.spawn(cache::run(cache, shutdown.clone()));
         let advertised = Advertised { address: advertise, port: address.port() };
+        tasks.spawn(custom::run(engine.clone(), definitions, changed, shutdown.clone()));
         tasks.spawn(bootstrap::run(engine, advertised, bootstrapped, shutdown.clone()));
         tasks.spawn(serve(bound, tls.clone(), handler.clone(), shutdown.clone()));
         tasks.close();

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::schema::Schema;
 
 /// Fills in what is absent and has a default; first drops nulls where a default stands and null is no value.
-pub fn fill(object: &mut Value, schema: &Schema) {
+pub(crate) fn fill(object: &mut Value, schema: &Schema) {
     drop_nulls(object, schema);
     defaults(object, schema);
 }

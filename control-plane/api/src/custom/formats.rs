@@ -52,7 +52,7 @@ pub fn is_known(format: &str) -> bool {
 
 /// Whether a text has a format.
 #[must_use]
-pub fn matches(format: &str, text: &str) -> bool {
+pub(super) fn matches(format: &str, text: &str) -> bool {
     if format.is_empty() {
         return true;
     }

@@ -9,7 +9,7 @@ const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// The graph of a kind: the root has the name `definition`.
 #[must_use]
-pub fn graph(definition: &str, schema: &Schema) -> Schemas {
+pub(super) fn graph(definition: &str, schema: &Schema) -> Schemas {
     let mut graph = Graph { out: Schemas::default(), count: 0 };
     let metadata = graph.copy(OBJECT_META);
     let mut fields = graph.fields(schema);
@@ -25,12 +25,12 @@ pub fn graph(definition: &str, schema: &Schema) -> Schemas {
 
 /// The graph of an object of which only the metadata is known: what bodies of custom objects are read by.
 #[must_use]
-pub fn envelope() -> Schemas {
+pub(super) fn envelope() -> Schemas {
     graph(ENVELOPE, &Schema { preserve_unknown: true, ..Schema::default() })
 }
 
 /// The name of the root of [`envelope`].
-pub const ENVELOPE: &str = "Object";
+pub(super) const ENVELOPE: &str = "Object";
 
 struct Graph {
     out: Schemas,

@@ -94,7 +94,7 @@ fn kind(definition: &Value, version: &Value, stored_as: &GroupVersion) -> Kind {
     }
     kind.scale = scale;
     if terminating {
-        kind.verbs.retain(|verb| !matches!(verb, Verb::Patch | Verb::Create | Verb::Update));
+        kind.verbs.retain(|verb| *verb != Verb::Create);
     }
     kind.served = version["served"] == true;
     kind

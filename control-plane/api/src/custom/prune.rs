@@ -9,7 +9,7 @@ const NAMED: usize = 100;
 
 /// Drops unknown fields of an object; answers with their paths, as `fieldValidation` names them. At the root of an object and of embedded ones, `apiVersion`,
 /// `kind` and `metadata` are known.
-pub fn prune(object: &mut Value, schema: &Schema) -> Vec<String> {
+pub(crate) fn prune(object: &mut Value, schema: &Schema) -> Vec<String> {
     let mut walk = Walk { path: String::new(), unknown: Vec::new() };
     walk.node(object, schema, true);
     walk.unknown

@@ -14,7 +14,7 @@ use crate::field::{Error, ErrorList, ErrorType, Path};
 
 /// What is wrong with the values of an object. `old` is what was there before an update.
 #[must_use]
-pub fn validate(object: &Value, old: Option<&Value>, schema: &Schema) -> ErrorList {
+pub(crate) fn validate(object: &Value, old: Option<&Value>, schema: &Schema) -> ErrorList {
     let mut out = Outcome::default();
     node(object, old, schema, "", &mut out);
     out.errors
@@ -22,7 +22,7 @@ pub fn validate(object: &Value, old: Option<&Value>, schema: &Schema) -> ErrorLi
 
 /// The path of a list's items and maps that have the same item twice (`x-kubernetes-list-type`).
 #[must_use]
-pub fn duplicates(object: &Value, schema: &Schema) -> ErrorList {
+pub(super) fn duplicates(object: &Value, schema: &Schema) -> ErrorList {
     let mut errors = ErrorList::new();
     list_types(object, schema, &Path::default(), &mut errors);
     errors

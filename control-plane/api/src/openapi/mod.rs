@@ -1,6 +1,7 @@
 //! OpenAPI documents, made from the table of kinds and the schema graph: v3 (an index and a document a group-version) and v2 (JSON, and the protobuf form that
 //! client-go reads). Pure; made once, kept as bytes with their hash.
 
+mod custom;
 mod paths;
 mod schemas;
 mod v2;
@@ -39,9 +40,22 @@ impl Document {
 #[derive(Clone, Debug)]
 pub struct OpenApi {
     index: Document,
-    groups: BTreeMap<GroupVersion, Document>,
+    groups: BTreeMap<GroupVersion, Group>,
     v2_json: Document,
     v2_protobuf: Document,
+}
+
+/// The document of a group version, and what it was made of: a document is made anew only when that is another.
+#[derive(Clone, Debug)]
+struct Group {
+    document: Document,
+    kinds: Vec<String>,
+}
+
+/// What tells a kind from another, or from what it was.
+fn identity(kind: &Kind) -> String {
+    let custom = kind.custom.as_ref().map_or("", |custom| custom.fingerprint.as_str());
+    format!("{} {:?} {:?} {custom}", kind.kind, kind.verbs, kind.subresources)
 }
 
 /// What the documents say of themselves.
@@ -52,15 +66,28 @@ impl OpenApi {
     /// Makes the documents of kinds.
     #[must_use]
     pub fn new(kinds: &[Kind]) -> Self {
+        Self::after(None, kinds)
+    }
+
+    /// Makes the documents of kinds; those of group versions that are as they were before are taken over.
+    #[must_use]
+    pub fn after(before: Option<&Self>, kinds: &[Kind]) -> Self {
         let mut by_version: BTreeMap<GroupVersion, Vec<&Kind>> = BTreeMap::new();
         for kind in kinds {
             by_version.entry(kind.group_version.clone()).or_default().push(kind);
         }
-        let groups: BTreeMap<GroupVersion, Document> =
-            by_version.iter().map(|(gv, kinds)| (gv.clone(), Document::json(&v3_document(kinds)))).collect();
+        let made = |gv: &GroupVersion, kinds: &[&Kind]| {
+            let identities: Vec<String> = kinds.iter().map(|kind| identity(kind)).collect();
+            match before.and_then(|before| before.groups.get(gv)).filter(|group| group.kinds == identities) {
+                Some(group) => group.clone(),
+                None => Group { document: Document::json(&v3_document(kinds)), kinds: identities },
+            }
+        };
+        let groups: BTreeMap<GroupVersion, Group> =
+            by_version.iter().map(|(gv, kinds)| (gv.clone(), made(gv, kinds))).collect();
         let paths: BTreeMap<String, Value> = groups
             .iter()
-            .map(|(gv, document)| {
+            .map(|(gv, Group { document, .. })| {
                 let path = group_path(gv);
                 let url = format!("/openapi/v3/{path}?hash={}", document.etag);
                 (path, json!({ "serverRelativeURL": url }))
@@ -84,7 +111,7 @@ impl OpenApi {
     /// `/openapi/v3/apis/GROUP/VERSION`
     #[must_use]
     pub fn v3(&self, group_version: &GroupVersion) -> Option<&Document> {
-        self.groups.get(group_version)
+        self.groups.get(group_version).map(|group| &group.document)
     }
 
     /// `/openapi/v2` as JSON.

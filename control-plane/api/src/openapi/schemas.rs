@@ -31,7 +31,13 @@ pub(super) fn of(kinds: &[&Kind], prefix: &str) -> BTreeMap<String, Value> {
     let mut out = BTreeMap::new();
     let mut wanted: Vec<String> = COMMON.iter().map(|name| (*name).to_owned()).collect();
     for kind in kinds {
-        wanted.push(kind.schema.to_string());
+        match &kind.custom {
+            Some(custom) => {
+                wanted.push(super::custom::OBJECT_META.to_owned());
+                out.insert(kind.schema.to_string(), super::custom::definition(kind, custom, prefix, is_v3(prefix)));
+            }
+            None => wanted.push(kind.schema.to_string()),
+        }
         if kind.verbs.contains(&Verb::List) {
             wanted.push(LIST_META.to_owned());
             out.insert(list_name(kind), list_definition(kind, prefix));
@@ -41,7 +47,7 @@ pub(super) fn of(kinds: &[&Kind], prefix: &str) -> BTreeMap<String, Value> {
     for (name, kind) in [(DELETE_OPTIONS, "DeleteOptions"), (STATUS, "Status")] {
         gvks.insert(name.to_owned(), vec![json!({ "group": "", "version": "v1", "kind": kind })]);
     }
-    for kind in kinds {
+    for kind in kinds.iter().filter(|kind| kind.custom.is_none()) {
         gvks.entry(kind.schema.to_string()).or_default().push(gvk(kind, &kind.kind));
     }
     for subresource in kinds.iter().flat_map(|kind| &kind.subresources) {

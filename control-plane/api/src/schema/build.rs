@@ -214,6 +214,9 @@ fn referred(reference: &str, structs: &HashMap<String, StructId>) -> Type {
         Some("apis.meta.v1.FieldsV1" | "runtime.RawExtension") => return Type::Raw,
         _ => {}
     }
+    if name.ends_with(".apiextensions.v1.JSON") {
+        return Type::Raw;
+    }
     if let Some((package, instead)) = name.rsplit_once(".JSONSchemaPropsOr")
         && let Some(schema) = structs.get(&format!("{package}.JSONSchemaProps"))
     {

@@ -124,16 +124,28 @@ fn apply(cache: &Cache, changes: impl Iterator<Item = Keyed>) {
         }
         match value {
             None => run.push(Incoming::Delete(key, revision)),
-            Some((value, revision)) if cache.resources.read().contains_key(&prefix) => {
-                match Object::from_parts(key, value, revision) {
-                    Ok(object) => run.push(Incoming::Put(Arc::new(object))),
-                    Err(error) => error!(%error, "skipped"),
+            Some((value, revision)) => match Object::from_parts(key, value, revision) {
+                // Custom objects may come before their definition: the listing is in the order of keys.
+                Ok(object) => {
+                    register(cache, &prefix);
+                    run.push(Incoming::Put(Arc::new(object)));
                 }
-            }
-            Some(_) => {}
+                Err(error) if cache.resources.read().contains_key(&prefix) => error!(%error, "skipped"),
+                // What the server keeps besides objects.
+                Err(_) => {}
+            },
         }
     }
     flush(cache, &prefix, run);
+}
+
+/// Makes sure that objects of a prefix are kept.
+fn register(cache: &Cache, prefix: &[u8]) {
+    if !cache.resources.read().contains_key(prefix)
+        && let Some(resource) = keys::resource_of(prefix)
+    {
+        cache.register(resource);
+    }
 }
 
 fn flush(cache: &Cache, prefix: &[u8], changes: Vec<Incoming>) {

@@ -64,7 +64,24 @@ impl Cache {
     /// Declares a resource; its objects are ignored until then.
     pub fn register(&self, resource: GroupResource) {
         let prefix = keys::prefix(&resource).into_bytes();
-        self.resources.write().entry(prefix).or_insert_with(|| Arc::new(Resource::new(resource)));
+        let revision = self.revision();
+        self.resources.write().entry(prefix).or_insert_with(|| {
+            let made = Resource::new(resource);
+            // What was before is in the store's history only.
+            made.start_at(revision);
+            Arc::new(made)
+        });
+    }
+
+    /// Ends the watchers of a resource that is no more, and forgets it, unless it has objects: those are found again when it comes back.
+    pub fn unregister(&self, resource: &GroupResource) {
+        let prefix = keys::prefix(resource).into_bytes();
+        let mut resources = self.resources.write();
+        let Some(found) = resources.get(&prefix) else { return };
+        found.cut_off_watchers();
+        if found.is_empty() {
+            resources.remove(&prefix);
+        }
     }
 
     /// Adds an observer of a resource. It is called from the feeding task and must not block.

@@ -165,7 +165,7 @@ impl Resource {
     }
 
     /// Cuts off every watcher: their history is broken.
-    pub(super) fn cut_off_watchers(&self) {
+    pub(crate) fn cut_off_watchers(&self) {
         self.state.write().watchers.clear();
     }
 

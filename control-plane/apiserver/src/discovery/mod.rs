@@ -130,7 +130,10 @@ fn aggregated_resource(kind: &Kind) -> Value {
 }
 
 fn verbs(kind: &Kind) -> Vec<&'static str> {
-    Verb::ALL.iter().filter(|verb| kind.verbs.contains(verb)).map(|verb| verb.as_str()).collect()
+    // While its definition is being deleted, a kind's objects can be changed still, for their finalizers' sake, but upstream does not tell.
+    let ends = kind.custom.as_ref().is_some_and(|custom| custom.terminating);
+    let told = |verb: &Verb| kind.verbs.contains(verb) && !(ends && matches!(verb, Verb::Patch | Verb::Update));
+    Verb::ALL.iter().filter(|verb| told(verb)).map(|verb| verb.as_str()).collect()
 }
 
 fn add_names(entry: &mut Value, kind: &Kind) {

@@ -506,7 +506,11 @@ fn allowed(call: &Call<'_>, verb: Verb) -> Result<(), Status> {
     if call.kind.verbs.contains(&verb) {
         return Ok(());
     }
-    Err(Status::method_not_allowed(&call.kind.group_resource(), verb.as_str()))
+    let mut status = Status::method_not_allowed(&call.kind.group_resource(), verb.as_str());
+    if call.kind.custom.as_ref().is_some_and(|custom| custom.terminating) {
+        status.message = format!("{} not allowed while custom resource definition is terminating", verb.as_str());
+    }
+    Err(status)
 }
 
 fn named(call: &Call<'_>, method: &str) -> Result<(), Status> {

@@ -16,7 +16,7 @@ use super::negotiate::{Accepted, Form, Shape};
 use super::protobuf;
 use crate::cache::{ChangeKind, Seen};
 use crate::object::Object;
-use crate::rest::{Answer, ListPage, Payload, Query, WatchBody, WatchItem, served};
+use crate::rest::{Answer, ListPage, Payload, Query, WatchBody, WatchItem, is_as_stored, served};
 
 /// Lists above this are sent in pieces of about this size, so that no list is ever in memory twice.
 const CHUNK: usize = 256 * 1024;
@@ -69,7 +69,7 @@ pub(crate) fn answer(kind: &Arc<Kind>, answer: Answer, wanted: &Wanted<'_>) -> R
         Payload::Object(object) if form == Form::Protobuf => {
             Encoded::Whole(protobuf::object(kind, &object, accepted)?.into())
         }
-        Payload::Object(object) if form == Form::Json && shape == Shape::Whole && kind.conversion.is_none() => {
+        Payload::Object(object) if form == Form::Json && shape == Shape::Whole && is_as_stored(kind, &object) => {
             Encoded::Whole(object.to_json())
         }
         Payload::Object(object) => tree(&shaped(kind, &served(kind, &object), accepted, query, now), form)?,
@@ -298,10 +298,10 @@ fn put_item(kind: &Kind, out: &mut BytesMut, object: &Object, first: bool) {
     if !first {
         out.extend_from_slice(b",");
     }
-    match &kind.conversion {
-        None if protobuf::is_offered(kind) => object.write_json_untyped(out),
-        None => object.write_json(out),
-        Some(_) => {
+    match is_as_stored(kind, object) {
+        true if protobuf::is_offered(kind) => object.write_json_untyped(out),
+        true => object.write_json(out),
+        false => {
             let value = serde_json::to_vec(&item(kind, object)).expect("a tree of values always encodes");
             out.extend_from_slice(&value);
         }
@@ -346,7 +346,9 @@ fn watched(watch: WatchBody, accepted: Accepted, query: Query) -> Body {
 fn event(kind: &Kind, item: WatchItem, accepted: Accepted, query: &Query, first: bool) -> Option<Bytes> {
     let made = match (item, accepted.form) {
         (WatchItem::Change(seen), Form::Protobuf) => protobuf::frame(kind, &seen, accepted),
-        (WatchItem::Change(seen), _) if accepted.shape == Shape::Whole && kind.conversion.is_none() => Ok(seen.line()),
+        (WatchItem::Change(seen), _) if accepted.shape == Shape::Whole && is_as_stored(kind, seen.parts().1) => {
+            Ok(seen.line())
+        }
         (WatchItem::Change(seen), _) => {
             let (type_, value) = changed(kind, &seen, accepted, query, first);
             Ok(json_line(&json!({ "type": type_, "object": value })))

@@ -5,6 +5,7 @@
 use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 use skep_api::kinds::Kind;
+use skep_api::kinds::apiextensions;
 use skep_api::kinds::core::pod;
 use skep_api::{GroupResource, Status};
 
@@ -33,6 +34,9 @@ pub enum Deletion {
 pub fn plan(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) -> Result<Deletion, Status> {
     check_preconditions(&kind.group_resource(), object, options)?;
     let mut marked = object.clone();
+    if kind.plural == "customresourcedefinitions" && object["metadata"]["deletionTimestamp"].is_null() {
+        marked = apiextensions::deletion_pending(object, &rfc3339(now));
+    }
     let grace = grace_period(kind, object, options);
     let graceful = match begin_graceful(&mut marked, grace, options, now) {
         Graceful::No => false,

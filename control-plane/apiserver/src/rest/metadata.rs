@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use skep_api::Status;
-use skep_api::kinds::{Kind, Scope};
+use skep_api::kinds::{Kind, Scope, Subresource};
 
 use super::{Call, rfc3339};
 
@@ -99,7 +99,7 @@ fn copy(metadata: &mut Map<String, Value>, old: &Value, field: &str) {
 
 /// Moves `metadata.generation` when anything but metadata and status has changed.
 pub(crate) fn bump_generation(kind: &Kind, object: &mut Value, old: &Value) {
-    if kind.has_generation && differs_in_spec(object, old) {
+    if kind.has_generation && differs_in_spec(kind, object, old) {
         next_generation(object);
     }
 }
@@ -111,8 +111,10 @@ pub(crate) fn next_generation(object: &mut Value) {
     }
 }
 
-fn differs_in_spec(object: &Value, old: &Value) -> bool {
+fn differs_in_spec(kind: &Kind, object: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (object.as_object(), old.as_object()) else { return true };
-    let part = |key: &str| !matches!(key, "metadata" | "status");
+    // A custom object's status is a field like others when it has no path of its own.
+    let status = kind.custom.is_none() || kind.has(Subresource::Status);
+    let part = |key: &str| key != "metadata" && (key != "status" || !status);
     !new.iter().filter(|(key, _)| part(key)).eq(old.iter().filter(|(key, _)| part(key)))
 }

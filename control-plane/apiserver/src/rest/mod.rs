@@ -154,7 +154,8 @@ impl Engine {
 
     /// The declaration that a kind's objects are stored by.
     pub(crate) fn stored_kind(&self, kind: &Arc<Kind>) -> Arc<Kind> {
-        if kind.conversion.is_none() {
+        let own = kind.custom.as_ref().is_none_or(|custom| custom.stored_as == kind.group_version);
+        if kind.conversion.is_none() && own {
             return kind.clone();
         }
         self.registry.table().stored(&kind.storage_resource()).cloned().unwrap_or_else(|| kind.clone())
@@ -162,6 +163,14 @@ impl Engine {
 
     /// The stored bytes of an object of a served version.
     pub(crate) fn encode(&self, kind: &Arc<Kind>, object: &Value) -> bytes::Bytes {
+        if kind.custom.as_ref().is_some_and(|custom| custom.stored_as != kind.group_version) {
+            let stored = self.stored_kind(kind);
+            let mut object = object.clone();
+            if let Some(custom) = &stored.custom {
+                custom.conform(&mut object, &stored.group_version);
+            }
+            return crate::object::encode(&stored, &object);
+        }
         match &kind.conversion {
             None => crate::object::encode(kind, object),
             Some(conversion) => {
@@ -207,7 +216,19 @@ pub fn served(kind: &Kind, object: &crate::object::Object) -> Value {
         value["apiVersion"] = kind.group_version.to_string().into();
         value["kind"] = kind.kind.to_string().into();
     }
+    if let Some(custom) = &kind.custom
+        && !is_as_stored(kind, object)
+    {
+        custom.conform(&mut value, &kind.group_version);
+    }
     value
+}
+
+/// Whether an object is stored as a version shows it. Custom objects are when neither the version nor its schema has changed since they were written.
+#[must_use]
+pub fn is_as_stored(kind: &Kind, object: &crate::object::Object) -> bool {
+    kind.conversion.is_none()
+        && kind.custom.as_ref().is_none_or(|custom| object.index.fields.last() == Some(&custom.fingerprint))
 }
 
 /// What admission reads of other objects: the watch cache.

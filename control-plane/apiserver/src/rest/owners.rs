@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use skep_api::GroupVersion;
 use skep_api::apply::{self, Managers, Node, Versions, Writer};
 use skep_api::kinds::{Kind, Subresource};
-use skep_api::schema::{Schemas, Type};
+use skep_api::schema::Type;
 
 use super::{Call, Engine, metadata, rfc3339};
 use crate::registry::Table;
@@ -125,20 +125,20 @@ impl<'a> KindVersions<'a> {
 }
 
 fn root(kind: &Kind) -> Type {
-    Schemas::builtin().id(&kind.schema).map_or(Type::Raw, Type::Struct)
+    kind.schemas().id(&kind.schema).map_or(Type::Raw, Type::Struct)
 }
 
 impl Versions for KindVersions<'_> {
     fn node(&self) -> Node<'_> {
-        Node::root(Schemas::builtin(), &self.root)
+        Node::root(self.kind.schemas(), &self.root)
     }
 
     fn node_of(&self, api_version: &str) -> Option<Node<'_>> {
         if api_version == self.kind.group_version.to_string() {
             return Some(self.node());
         }
-        let (.., root) = self.others.iter().find(|(version, ..)| version == api_version)?;
-        Some(Node::root(Schemas::builtin(), root))
+        let (_, kind, root) = self.others.iter().find(|(version, ..)| version == api_version)?;
+        Some(Node::root(kind.schemas(), root))
     }
 
     fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
@@ -164,6 +164,6 @@ impl Versions for KindVersions<'_> {
     }
 
     fn may_change(&self) -> bool {
-        Schemas::builtin().id(&self.kind.schema).is_none()
+        self.kind.custom.is_some()
     }
 }

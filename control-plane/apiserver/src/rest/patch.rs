@@ -56,6 +56,10 @@ impl Engine {
         if type_ == PatchType::Apply {
             return self.apply(call, body).await;
         }
+        if type_ == PatchType::Strategic && call.kind.custom.is_some() {
+            let accepted: Vec<&str> = ACCEPTED.iter().filter(|type_| !type_.contains("strategic")).copied().collect();
+            return Err(Status::unsupported_media_type(&accepted));
+        }
         let patch: Value = serde_json::from_slice(body)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
         // Most patches say nothing of owners, and then those need not be copied, printed and read.

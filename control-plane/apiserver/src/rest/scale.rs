@@ -7,6 +7,7 @@ use skep_api::apply::{self, Fields, Managers, Node, Versions, Writer};
 use skep_api::decode::{Media, decode_type};
 use skep_api::field::{Error as FieldError, Path};
 use skep_api::gvk::{GroupKind, Name};
+use skep_api::kinds::{Kind, ScalePaths};
 use skep_api::schema::{Schemas, Type};
 use skep_api::selector::LabelSelector;
 use skep_api::{GroupVersion, Reason, Status};
@@ -22,7 +23,7 @@ impl Engine {
     /// 404.
     pub async fn get_scale(&self, call: &Call<'_>) -> Result<Answer, Status> {
         let object = self.newest(call).await?;
-        Ok(Answer::ok(Payload::Value(of(&served(call.kind, &object)))))
+        Ok(Answer::ok(Payload::Value(of(call.kind, &served(call.kind, &object)))))
     }
 
     /// `update` of a Scale: sets the replicas of the object.
@@ -45,7 +46,7 @@ impl Engine {
         let patch: Value = serde_json::from_slice(body)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
         self.change_scale(call, Ownership::Scaled, |old| {
-            let old = of(old);
+            let old = of(call.kind, old);
             // A Scale has no lists with keys: strategic merge is merge.
             let patched = match type_ {
                 PatchType::Json => skep_api::patch::json(&old, &patch),
@@ -61,7 +62,8 @@ impl Engine {
         let (applied, _) = super::apply::read(body)?;
         super::apply::check_type(&applied, &GroupVersion::new("autoscaling", "v1"), "Scale")?;
         let (manager, now) = (call.query.manager(), super::rfc3339(call.now));
-        let path = ["spec", "replicas"];
+        let replicas = paths(call.kind).spec_replicas;
+        let path: Vec<&str> = replicas.split('.').collect();
         self.change_scale(call, Ownership::Given, |old| {
             let parent = match old["metadata"]["managedFields"].as_array() {
                 Some(list) => Managers::parse(list).map_err(|why| {
@@ -76,7 +78,7 @@ impl Engine {
                 now: Some(&now),
                 reset: &Fields::default(),
             };
-            let before = of(old);
+            let before = of(call.kind, old);
             let owners = apply::scale_managers(&parent, &path);
             let force = call.query.force.unwrap_or(false);
             let outcome = apply::apply(owners, &before, &applied, &ScaleVersions, &writer, force)?;
@@ -95,11 +97,11 @@ impl Engine {
     ) -> Result<Answer, Status> {
         let answer = self
             .change_owned(call, false, ownership, |old| {
-                let before = of(old);
+                let before = of(call.kind, old);
                 let (scale, managers) = change(old)?;
                 let replicas = replicas(call, &scale)?;
                 let mut object = old.clone();
-                object["spec"]["replicas"] = replicas.into();
+                set(&mut object, &paths(call.kind).spec_replicas, replicas);
                 if ownership == Ownership::Given {
                     owners::put(&mut object, managers);
                 }
@@ -113,7 +115,7 @@ impl Engine {
                 Ok((object, Vec::new()))
             })
             .await?;
-        let scale = of(&Self::tree(call.kind, &answer.payload));
+        let scale = of(call.kind, &Self::tree(call.kind, &answer.payload));
         Ok(Answer::with(answer.code, Payload::Value(scale), answer.warnings))
     }
 }
@@ -157,8 +159,30 @@ fn replicas(call: &Call<'_>, scale: &Value) -> Result<i64, Status> {
     Ok(replicas)
 }
 
+fn paths(kind: &Kind) -> ScalePaths {
+    kind.scale.clone().unwrap_or(ScalePaths::BUILTIN)
+}
+
+/// What is at a dotted path.
+fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
+    path.split('.').fold(object, |value, name| &value[name])
+}
+
+/// Sets a number at a dotted path.
+fn set(object: &mut Value, path: &str, number: i64) {
+    let mut at = object;
+    for name in path.split('.') {
+        if !at.is_object() {
+            *at = json!({});
+        }
+        at = &mut at[name];
+    }
+    *at = number.into();
+}
+
 /// An object as a Scale.
-pub(super) fn of(object: &Value) -> Value {
+pub(super) fn of(kind: &Kind, object: &Value) -> Value {
+    let paths = paths(kind);
     let metadata = &object["metadata"];
     let mut kept = serde_json::Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -166,16 +190,19 @@ pub(super) fn of(object: &Value) -> Value {
             kept.insert(field.to_owned(), value.clone());
         }
     }
-    let mut status = json!({ "replicas": object["status"]["replicas"].as_i64().unwrap_or(0) });
-    if let Ok(selector) = LabelSelector::from_object(&selector(&object["spec"]["selector"])) {
-        let text = selector.to_string();
-        if !text.is_empty() {
-            status["selector"] = text.into();
-        }
+    let mut status = json!({ "replicas": at(object, &paths.status_replicas).as_i64().unwrap_or(0) });
+    let given = if paths.selector.is_empty() { &Value::Null } else { at(object, &paths.selector) };
+    // Custom objects have it in selector syntax.
+    let text = match given {
+        Value::String(text) => text.clone(),
+        structure => LabelSelector::from_object(&selector(structure)).map(|selector| selector.to_string()).unwrap_or_default(),
+    };
+    if !text.is_empty() {
+        status["selector"] = text.into();
     }
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": kept,
-        "spec": { "replicas": object["spec"]["replicas"].as_i64().unwrap_or(0) },
+        "spec": { "replicas": at(object, &paths.spec_replicas).as_i64().unwrap_or(0) },
         "status": status,
     })
 }

@@ -1,5 +1,7 @@
 //! The selectors of a request as a filter on cached objects.
 
+use std::borrow::Cow;
+
 use skep_api::Status;
 use skep_api::kinds::Kind;
 use skep_api::selector::{FieldSelector, LabelSelector};
@@ -51,13 +53,22 @@ pub(crate) fn filter(kind: &Kind, namespace: &str, name: &str, query: &Query) ->
     if labels.is_everything() && wanted.is_empty() {
         return Ok(Filter { prefix, matches: None });
     }
+    let custom = kind.custom.is_some().then(|| kind.clone());
+    let by_fields = wanted.iter().any(|(field, ..)| matches!(field, Field::Indexed(_)));
     let matches = move |object: &Object| {
         let (namespace, name) = object.namespaced_name();
+        // The index of a custom object is of the version and schema that it was written by.
+        let fields = match &custom {
+            Some(kind) if by_fields && !super::is_as_stored(kind, object) => {
+                Cow::Owned(kind.strategy.selectable(&super::served(kind, object)))
+            }
+            _ => Cow::Borrowed(&object.index.fields),
+        };
         wanted.iter().all(|(field, value, equal)| {
             let actual = match field {
                 Field::Name => name,
                 Field::Namespace => namespace,
-                Field::Indexed(at) => object.index.fields.get(*at).map_or("", String::as_str),
+                Field::Indexed(at) => fields.get(*at).map_or("", String::as_str),
             };
             (actual == value) == *equal
         }) && labels.matches(|key| {

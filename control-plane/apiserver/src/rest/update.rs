@@ -183,7 +183,7 @@ impl Engine {
             return Err(Status::conflict(&kind.group_resource(), call.name, &why));
         }
         let given = metadata::of(&mut object).remove("managedFields");
-        let mut object = narrow(call.subresource, object, old, &now);
+        let mut object = narrow(call, object, old, &now);
         owners::put(&mut object, given);
         self.record_owners(call, old, &mut object, ownership);
         self.admit(call, Operation::Update, Some(old), &mut object, notes).await?;
@@ -251,11 +251,15 @@ pub(super) enum Written {
 }
 
 /// Leaves of a written object only what its subresource may change; everything else is the old object's.
-fn narrow(subresource: Option<Subresource>, object: Value, old: &Value, now: &str) -> Value {
-    match subresource {
+fn narrow(call: &Call<'_>, object: Value, old: &Value, now: &str) -> Value {
+    match call.subresource {
         Some(Subresource::Status) => {
             let mut narrowed = old.clone();
             keep(&mut narrowed, &object, "status");
+            if call.kind.custom.is_some() {
+                keep_version(&mut narrowed, &object);
+                return narrowed;
+            }
             // Upstream's status strategies let writers touch labels, annotations and finalizers, but not who owns the object.
             for field in ["labels", "annotations", "finalizers", "resourceVersion"] {
                 match object["metadata"].get(field) {
@@ -276,6 +280,16 @@ fn narrow(subresource: Option<Subresource>, object: Value, old: &Value, now: &st
         Some(Subresource::Resize) => pod::with_resources_of(&object, old),
         Some(Subresource::Approval) => certificates::with_conditions_of(&object, old, now),
         _ => object,
+    }
+}
+
+/// Takes the resourceVersion that a writer gave.
+fn keep_version(object: &mut Value, from: &Value) {
+    match from["metadata"].get("resourceVersion") {
+        Some(version) => object["metadata"]["resourceVersion"] = version.clone(),
+        None => {
+            metadata::of(object).remove("resourceVersion");
+        }
     }
 }
 

@@ -26,7 +26,7 @@ fn find<'a>(definition: &'a Value, type_: &str) -> Option<&'a Value> {
 
 /// The definition with the status that it should have, or `None` if it has it. `others` are all definitions, this one too; `now` is RFC 3339.
 #[must_use]
-pub fn next_status(definition: &Value, others: &[Value], now: &str) -> Option<Value> {
+pub fn next_status<'a>(definition: &Value, others: impl IntoIterator<Item = &'a Value>, now: &str) -> Option<Value> {
     let mut next = definition.clone();
     accept_names(&mut next, others, now);
     if is_true(&next, "NamesAccepted") && !is_true(&next, "Established") {
@@ -35,6 +35,24 @@ pub fn next_status(definition: &Value, others: &[Value], now: &str) -> Option<Va
     approve(&mut next, now);
     judge_schema(&mut next, now);
     (next["status"] != definition["status"]).then_some(next)
+}
+
+/// The definition as the first request to delete it leaves it: held by its finalizer until its objects are gone.
+#[must_use]
+pub fn deletion_pending(definition: &Value, now: &str) -> Value {
+    let mut next = definition.clone();
+    let metadata = &mut next["metadata"];
+    if !metadata["finalizers"].is_array() {
+        metadata["finalizers"] = json!([]);
+    }
+    if let Some(finalizers) = metadata["finalizers"].as_array_mut()
+        && !finalizers.iter().any(|finalizer| finalizer == CLEANUP_FINALIZER)
+    {
+        finalizers.push(CLEANUP_FINALIZER.into());
+    }
+    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    set(&mut next, "Terminating", "True", "InstanceDeletionPending", message, now);
+    next
 }
 
 /// The definition while its objects are being deleted.
@@ -56,7 +74,7 @@ pub fn deletion_done(definition: &Value, now: &str) -> Value {
     next
 }
 
-fn accept_names(definition: &mut Value, others: &[Value], now: &str) {
+fn accept_names<'a>(definition: &mut Value, others: impl IntoIterator<Item = &'a Value>, now: &str) {
     let wanted = definition["spec"]["names"].clone();
     let accepted = definition["status"]["acceptedNames"].clone();
     if crate::kinds::tree::semantically_equal(&wanted, &accepted) {
@@ -64,7 +82,7 @@ fn accept_names(definition: &mut Value, others: &[Value], now: &str) {
     }
     let mut resources = BTreeSet::new();
     let mut kinds = BTreeSet::new();
-    for other in others.iter().filter(|other| other["spec"]["group"] == definition["spec"]["group"]) {
+    for other in others.into_iter().filter(|other| other["spec"]["group"] == definition["spec"]["group"]) {
         let names = &other["status"]["acceptedNames"];
         resources.extend([text(&names["plural"]), text(&names["singular"])]);
         resources.extend(items(&names["shortNames"]).iter().map(text));

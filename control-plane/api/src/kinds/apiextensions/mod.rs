@@ -8,7 +8,7 @@ mod properties;
 mod structural;
 mod validate;
 
-pub use conditions::{CLEANUP_FINALIZER, deletion_done, deletion_in_progress, is_true, next_status};
+pub use conditions::{CLEANUP_FINALIZER, deletion_done, deletion_in_progress, deletion_pending, is_true, next_status};
 
 use serde_json::{Value, json};
 
