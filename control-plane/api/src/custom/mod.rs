@@ -12,6 +12,7 @@ mod kind;
 mod metadata;
 pub mod pattern;
 mod prune;
+pub mod rules;
 pub mod schema;
 mod strategy;
 mod values;

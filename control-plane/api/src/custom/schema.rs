@@ -4,11 +4,13 @@
 //! ([`crate::kinds::apiextensions`]); reading here never fails, and what it does not understand it does not check.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use regex::Regex;
 use serde_json::Value;
 
 use super::pattern;
+use crate::cel::{Expected, Expression};
 
 /// What `additionalProperties` allows.
 #[derive(Clone, Debug)]
@@ -20,8 +22,10 @@ pub enum Additional {
 }
 
 /// A rule of `x-kubernetes-validations`, as written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Rule {
+    /// The expression, compiled when it is first needed.
+    compiled: OnceLock<Result<Arc<Expression>, String>>,
     /// The expression; it has to be true.
     pub rule: String,
     /// What is said when it is not.
@@ -168,9 +172,16 @@ impl Schema {
 }
 
 impl Rule {
+    /// The expression, ready to be evaluated; compiled once.
+    pub(super) fn compiled(&self) -> Result<&Arc<Expression>, &String> {
+        let make = || super::rules::compile(&self.rule, Expected::Bool).map(Arc::new);
+        self.compiled.get_or_init(make).as_ref()
+    }
+
     fn read(rule: &Value) -> Self {
         let text = |field: &str| rule[field].as_str().unwrap_or_default().to_owned();
         Self {
+            compiled: OnceLock::new(),
             rule: text("rule"),
             message: text("message"),
             message_expression: text("messageExpression"),

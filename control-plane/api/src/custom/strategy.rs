@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::json_path::JsonPath;
-use super::{Custom, metadata, values};
+use super::{Custom, metadata, rules, values};
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::{ScalePaths, Strategy, WriteContext, age};
 
@@ -72,6 +72,10 @@ impl Rules {
             errors.extend(duplicates);
         }
         errors.extend(metadata::validate_embedded(object, schema));
+        // Rules are only asked about objects of which everything else is right.
+        if errors.is_empty() {
+            errors.extend(rules::validate(object, old, schema));
+        }
         errors
     }
 

@@ -274,7 +274,7 @@ fn equal(a: &Value, b: &Value) -> bool {
 }
 
 /// The item of the old list that an item of the new one stands for.
-fn correlated<'a>(item: &Value, old: &'a Value, schema: &Schema) -> Option<&'a Value> {
+pub(super) fn correlated<'a>(item: &Value, old: &'a Value, schema: &Schema) -> Option<&'a Value> {
     if schema.list_type != "map" {
         return None;
     }

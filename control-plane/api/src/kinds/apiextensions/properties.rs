@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::cel::Expected;
+use crate::custom::rules::{compile, undefined_field};
 use crate::custom::{Schema, fill_defaults, prune, validate_values};
 use crate::field::{Error, ErrorList, Path};
 use crate::kinds::tree::{entries, items, text};
@@ -61,7 +63,7 @@ struct Where {
 fn node(schema: &Value, path: &Path, at: &Where, errors: &mut ErrorList) {
     shape(schema, path, at, errors);
     lists(schema, path, errors);
-    rules(schema, path, errors);
+    rules(schema, path, at.root, errors);
     let below = Where { root: false, ..at.clone() };
     if schema["additionalProperties"].is_object() {
         let mut below = below.clone();
@@ -230,7 +232,7 @@ fn lists(schema: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
-fn rules(schema: &Value, path: &Path, errors: &mut ErrorList) {
+fn rules(schema: &Value, path: &Path, root: bool, errors: &mut ErrorList) {
     let broken = |text: &str| text.contains(['\n', '\r']);
     for (at, rule) in items(&schema["x-kubernetes-validations"]).iter().enumerate() {
         let path = path.child("x-kubernetes-validations").index(at);
@@ -245,6 +247,26 @@ fn rules(schema: &Value, path: &Path, errors: &mut ErrorList) {
         } else if broken(given("rule").trim()) && given("message").trim().is_empty() {
             let why = "message must be specified if rule contains line breaks";
             errors.push(Error::required(&path.child("message"), why));
+        }
+        if !given("rule").trim().is_empty() {
+            let told = |why: String| Error::invalid(&path.child("rule"), rule.clone(), why);
+            match compile(given("rule"), Expected::Bool) {
+                Err(why) => errors.push(told(why)),
+                Ok(expression) => {
+                    if let Some(field) = undefined_field(&expression, &Schema::read(schema), root) {
+                        errors.push(told(format!("compilation failed: ERROR: <input>: undefined field '{field}'")));
+                    }
+                }
+            }
+            if rule["optionalOldSelf"].is_boolean() && !given("rule").contains("oldSelf") {
+                let why = "may not be set if oldSelf is not used in rule";
+                errors.push(Error::invalid(&path.child("optionalOldSelf"), rule["optionalOldSelf"].clone(), why));
+            }
+        }
+        if let (false, Err(why)) =
+            (given("messageExpression").trim().is_empty(), compile(given("messageExpression"), Expected::String))
+        {
+            errors.push(Error::invalid(&path.child("messageExpression"), rule.clone(), why));
         }
         if !given("messageExpression").is_empty() && given("messageExpression").trim().is_empty() {
             let why = "messageExpression must be non-empty if specified";
