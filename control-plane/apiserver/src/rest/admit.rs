@@ -31,7 +31,7 @@ impl Engine {
         let request = Self::admission_request(call, operation, old);
         self.admission.admit(&request, object, &*self.cache)?;
         let Some(form) = Form::of(call) else { return Ok(()) };
-        let old_view = old.map(|old| form.view(old));
+        let old_view = old.map(|old| form.view(call.kind, old));
         let mut attributes = attributes(call, operation, old_view.as_ref(), form.kind(call.kind));
         attributes.options = write_options(call, operation);
         let (mut round, mut policy_round) = (Round::default(), Round::default());
@@ -39,7 +39,7 @@ impl Engine {
             if again {
                 self.admission.admit(&request, object, &*self.cache)?;
             }
-            let mut view = form.view(object);
+            let mut view = form.view(call.kind, object);
             let refine = |patched: &Value| form.refine(call, patched);
             let surroundings =
                 Surroundings { objects: &*self.cache, table: &self.registry.table(), authorizer: &self.authorizer };
@@ -48,8 +48,8 @@ impl Engine {
             policy_round.end(&view);
             round.begin(again, &view);
             self.hooks.admit(&attributes, &mut view, &surroundings, &refine, &mut round, notes).await?;
-            form.put(view, object);
-            round.end(&form.view(object));
+            form.put(call.kind, view, object);
+            round.end(&form.view(call.kind, object));
             if !round.is_another_due && !policy_round.is_another_due {
                 break;
             }
@@ -72,10 +72,10 @@ impl Engine {
         let request = Self::admission_request(call, operation, old);
         self.admission.validate(&request, object, &*self.cache)?;
         let Some(form) = Form::of(call) else { return Ok(()) };
-        let old_view = old.map(|old| form.view(old));
+        let old_view = old.map(|old| form.view(call.kind, old));
         let mut attributes = attributes(call, operation, old_view.as_ref(), form.kind(call.kind));
         attributes.options = write_options(call, operation);
-        self.judge_by_configuration(&attributes, &form.view(object), notes).await
+        self.judge_by_configuration(&attributes, &form.view(call.kind, object), notes).await
     }
 
     /// Lets policies and webhooks refuse a delete.
@@ -202,17 +202,17 @@ impl Form {
         }
     }
 
-    fn view(self, object: &Value) -> Value {
+    fn view(self, kind: &Kind, object: &Value) -> Value {
         match self {
             Self::Whole => object.clone(),
-            Self::Scale => scale::of(object),
+            Self::Scale => scale::of(kind, object),
         }
     }
 
-    fn put(self, view: Value, object: &mut Value) {
+    fn put(self, kind: &Kind, view: Value, object: &mut Value) {
         match self {
             Self::Whole => *object = view,
-            Self::Scale => object["spec"]["replicas"] = view["spec"]["replicas"].as_i64().unwrap_or_default().into(),
+            Self::Scale => scale::set_replicas(kind, object, view["spec"]["replicas"].as_i64().unwrap_or_default()),
         }
     }
 

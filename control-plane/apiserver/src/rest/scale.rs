@@ -163,6 +163,11 @@ fn paths(kind: &Kind) -> ScalePaths {
     kind.scale.clone().unwrap_or(ScalePaths::BUILTIN)
 }
 
+/// Sets the wanted number of replicas.
+pub(super) fn set_replicas(kind: &Kind, object: &mut Value, replicas: i64) {
+    set(object, &paths(kind).spec_replicas, replicas);
+}
+
 /// What is at a dotted path.
 fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
     path.split('.').fold(object, |value, name| &value[name])
