@@ -100,7 +100,8 @@ impl ApiServer {
             });
             cache.observe(resource, observer);
         }
-        let hooks = Webhooks::new(Arc::new(WebhookClient::new(cache.clone())));
+        let webhooks = Arc::new(WebhookClient::new(cache.clone()));
+        let hooks = Webhooks::new(webhooks.clone());
         for resource in Webhooks::observed() {
             let index = hooks.clone();
             let observer: cache::Observer = Arc::new(move |resource, at, object| {
@@ -127,6 +128,7 @@ impl ApiServer {
             policies,
             authorizer: authorizers,
             ranges,
+            webhooks,
         });
         let (bootstrapped, ready) = watch::channel(false);
         let handler = Arc::new(Handler {

@@ -1,5 +1,7 @@
 //! CustomResourceDefinitions over the real service: what a client sees from the definition to its end.
 
+#![allow(clippy::unwrap_used, reason = "what can't be had fails the test")]
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;

@@ -300,7 +300,9 @@ fn fields<'a>(
     root: bool,
     found: &mut Option<String>,
 ) -> Option<(&'a Schema, bool)> {
-    let mut walk = |expression: &IdedExpr| drop(fields(expression, schema, root, found));
+    let mut walk = |expression: &IdedExpr| {
+        let _ = fields(expression, schema, root, found);
+    };
     match &expression.expr {
         Expr::Ident(name) if name == "self" || name == "oldSelf" => return Some((schema, root)),
         Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => {}

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a kind is in the registry before the cache's revision reaches its definition's, so whoever has seen a definition established can use it.
 
+mod convert;
 mod definitions;
 
 use std::collections::BTreeSet;

@@ -224,6 +224,8 @@ impl Handler {
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, work).await.map_err(|_| {
             Status::new(504, skep_api::Reason::Timeout, "Timeout: request did not complete within the allotted timeout")
         })??;
+        let mut answer = self.engine.present(kind, answer).await?;
+        answer.warnings.extend(kind.custom.as_ref().and_then(|custom| custom.deprecation.clone()));
         let wanted = respond::Wanted {
             accepted,
             gzip: compress::is_accepted(header_of(&parts, header::ACCEPT_ENCODING)),

@@ -328,11 +328,13 @@ fn watched(watch: WatchBody, accepted: Accepted, query: Query) -> Body {
         let query = query.clone();
         async move {
             let item = watch.next().await?;
+            let item = watch.converted(item).await?;
             let mut events = vec![event(&kind, item, accepted, &query, first)?];
             let mut size = events[0].len();
             while size < TOGETHER
                 && let Some(next) = watch.try_next()
             {
+                let next = watch.converted(next).await?;
                 let next = event(&kind, next, accepted, &query, false)?;
                 size += next.len();
                 events.push(next);

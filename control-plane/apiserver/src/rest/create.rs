@@ -107,7 +107,7 @@ impl Engine {
         for _ in 0..super::allocate::ATTEMPTS {
             let mut allocated = object.clone();
             let reservations = self.allocate(call, &mut allocated, None).await?;
-            let value = self.encode(kind, &allocated);
+            let value = self.encode(kind, &allocated).await?;
             let mut batch = Batch::from(Write {
                 key: key.clone(),
                 op: Op::Put { value: value.clone(), ttl },

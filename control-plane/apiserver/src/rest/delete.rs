@@ -75,7 +75,7 @@ impl Engine {
         current: &Shared,
         marked: &Value,
     ) -> Result<Result<Payload, Option<Revision>>, Status> {
-        let value = self.encode(call.kind, marked);
+        let value = self.encode(call.kind, marked).await?;
         let write = Write {
             key: current.key.clone(),
             op: Op::Put { value: value.clone(), ttl: None },

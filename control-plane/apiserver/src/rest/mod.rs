@@ -47,6 +47,7 @@ use crate::auth::authz::Authorizer;
 use crate::cache::Cache;
 use crate::object::Shared;
 use crate::registry::Registry;
+use crate::webhook_client::WebhookClient;
 
 /// Everything that answers requests for resources.
 pub struct Engine {
@@ -64,6 +65,8 @@ pub struct Engine {
     pub authorizer: Arc<dyn Authorizer>,
     /// Where Service addresses and node ports come from.
     pub ranges: Ranges,
+    /// Calls the webhooks that convert custom objects.
+    pub webhooks: Arc<WebhookClient>,
 }
 
 /// One request for a resource, authenticated and authorized.
@@ -149,7 +152,8 @@ impl Engine {
     /// The newest object of a call, for a write.
     pub(crate) async fn newest(&self, call: &Call<'_>) -> Result<Shared, Status> {
         self.cache.wait_for_latest(&call.kind.storage_resource()).await?;
-        self.cached(call)
+        let mut found = self.in_version(call.kind, vec![self.cached(call)?]).await?;
+        found.pop().ok_or_else(|| Status::not_found(&call.kind.group_resource(), call.name))
     }
 
     /// The declaration that a kind's objects are stored by.
@@ -162,16 +166,21 @@ impl Engine {
     }
 
     /// The stored bytes of an object of a served version.
-    pub(crate) fn encode(&self, kind: &Arc<Kind>, object: &Value) -> bytes::Bytes {
+    ///
+    /// # Errors
+    /// 500 when a webhook converts it and fails.
+    pub(crate) async fn encode(&self, kind: &Arc<Kind>, object: &Value) -> Result<bytes::Bytes, Status> {
         if kind.custom.as_ref().is_some_and(|custom| custom.stored_as != kind.group_version) {
             let stored = self.stored_kind(kind);
             let mut object = object.clone();
             if let Some(custom) = &stored.custom {
+                let mut made = self.convert(kind, custom, vec![object], &stored.group_version).await?;
+                object = made.pop().unwrap_or_default();
                 custom.conform(&mut object, &stored.group_version);
             }
-            return crate::object::encode(&stored, &object);
+            return Ok(crate::object::encode(&stored, &object));
         }
-        match &kind.conversion {
+        Ok(match &kind.conversion {
             None => crate::object::encode(kind, object),
             Some(conversion) => {
                 let mut stored = object.clone();
@@ -180,7 +189,7 @@ impl Engine {
                 stored["kind"] = conversion.stored_type.1.into();
                 crate::object::encode(&self.stored_kind(kind), &stored)
             }
-        }
+        })
     }
 
     /// An object as an in-process reader wants it.

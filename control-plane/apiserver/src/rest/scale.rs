@@ -200,7 +200,9 @@ pub(super) fn of(kind: &Kind, object: &Value) -> Value {
     // Custom objects have it in selector syntax.
     let text = match given {
         Value::String(text) => text.clone(),
-        structure => LabelSelector::from_object(&selector(structure)).map(|selector| selector.to_string()).unwrap_or_default(),
+        structure => {
+            LabelSelector::from_object(&selector(structure)).map(|selector| selector.to_string()).unwrap_or_default()
+        }
     };
     if !text.is_empty() {
         status["selector"] = text.into();

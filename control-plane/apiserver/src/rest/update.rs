@@ -130,7 +130,7 @@ impl Engine {
         for _ in 0..super::allocate::ATTEMPTS {
             let mut allocated = object.clone();
             let reservations = self.allocate(call, &mut allocated, Some(old)).await?;
-            let value = self.encode(kind, &allocated);
+            let value = self.encode(kind, &allocated).await?;
             // A write that changes nothing is no write: no revision, no event (upstream's GuaranteedUpdate).
             if current.same_content(&value) {
                 return Ok(Written::Done(Answer::with(200, Payload::Object(current.clone()), warnings)));

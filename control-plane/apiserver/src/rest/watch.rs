@@ -37,9 +37,24 @@ pub struct WatchBody {
     bookmarks: bool,
     next_bookmark: Instant,
     end: Instant,
+    /// Set where a webhook makes the objects of the version that is watched.
+    converter: Option<Arc<Engine>>,
 }
 
 impl WatchBody {
+    /// Lets an engine's webhooks convert what is watched.
+    pub(crate) fn convert_by(&mut self, engine: Arc<Engine>) {
+        self.converter = Some(engine);
+    }
+
+    /// A change in the version that is watched; `None` when its webhook fails, which ends the watch.
+    pub(crate) async fn converted(&self, item: WatchItem) -> Option<WatchItem> {
+        let (Some(engine), WatchItem::Change(seen)) = (&self.converter, &item) else { return Some(item) };
+        let (kind, object) = seen.parts();
+        let made = engine.in_version(&self.kind, vec![object.clone()]).await.ok()?.pop()?;
+        Some(WatchItem::Change(Seen::As(kind, made)))
+    }
+
     /// The next item; `None` when the time is over, the server stops, or the watcher was too slow and has to list again. Cancel-safe.
     pub async fn next(&mut self) -> Option<WatchItem> {
         loop {
@@ -141,6 +156,7 @@ impl Engine {
             next_bookmark: now
                 + BOOKMARK_PERIOD.min(timeout.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1))),
             end: now + timeout,
+            converter: None,
         };
         Ok(Answer::ok(Payload::Watch(Box::new(body))))
     }
