@@ -20,6 +20,7 @@ const PAGE: usize = 10_000;
 /// which ends the watchers (they list again) and loses nothing.
 pub async fn run(cache: Arc<Cache>, shutdown: CancellationToken) {
     let _closed = cache.closed.clone().drop_guard();
+    let _forgotten = Forget(cache.clone());
     let mut from: Option<Revision> = None;
     loop {
         let round = async {
@@ -47,6 +48,15 @@ pub async fn run(cache: Arc<Cache>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
         }
+    }
+}
+
+/// Lets the observers go once nothing feeds the cache: they may hold what holds the cache, and with it the store.
+struct Forget(Arc<Cache>);
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        self.0.observers.write().clear();
     }
 }
 
