@@ -52,7 +52,7 @@ impl Engine {
             let name = quota["metadata"]["name"].as_str().unwrap_or_default();
             let Some(charged) = charge_one(call, name, &quota, new, &delta)? else { continue };
             let Some(shared) = self.cache.get(&quotas, call.namespace, name) else { continue };
-            let value = self.encode(&quota_kind, &charged);
+            let value = self.encode(&quota_kind, &charged).await?;
             let key = keys::object(&quotas, call.namespace, name);
             let condition = Condition::At(shared.revision);
             // A quota that was written between the two reads is caught by the condition only if both saw the same.
