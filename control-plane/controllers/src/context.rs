@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, ReplicationController, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, ReplicationController, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Options;
-use crate::runtime::{Informer, Metrics, ObjectKey, PodsByNode, Queue};
+use crate::runtime::{Departures, Informer, Metrics, ObjectKey, PodsByNode, Queue};
 
 /// The informers that all controllers share: one watch a kind.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +59,10 @@ pub struct Informers {
     pub endpoints: Informer<Endpoints>,
     /// The EndpointSlices that mirror Endpoints.
     pub mirrored_slices: Informer<EndpointSlice>,
+    /// ResourceQuotas.
+    pub resource_quotas: Informer<ResourceQuota>,
+    /// What is gone, of all kinds.
+    pub departures: Departures,
     /// The ConfigMaps of the name `kube-root-ca.crt`.
     pub root_ca_config_maps: Informer<ConfigMap>,
 }
@@ -107,6 +111,7 @@ impl Informers {
         watch(&self.endpoints, Api::all(client.clone()), all(), tasks, shutdown);
         let mirrored = all().labels(&crate::endpoint_slice_mirroring::managed());
         watch(&self.mirrored_slices, Api::all(client.clone()), mirrored, tasks, shutdown);
+        watch(&self.resource_quotas, Api::all(client.clone()), all(), tasks, shutdown);
         watch(&self.root_ca_config_maps, Api::all(client.clone()), root_ca, tasks, shutdown);
     }
 

@@ -23,6 +23,7 @@ mod node_ipam;
 mod node_lifecycle;
 mod pod_garbage_collector;
 mod replica_set;
+mod resource_quota;
 mod root_ca;
 pub mod runtime;
 mod service_account;
@@ -178,6 +179,7 @@ fn start_workloads(
         listed(&informers.stateful_sets),
     ];
     begin("disruption-controller", budgets, disruption::start);
+    begin("resourcequota-controller", vec![listed(&informers.resource_quotas)], resource_quota::start);
     begin("cronjob-controller", vec![listed(cron_jobs), listed(jobs)], cron_job::start);
 }
 

@@ -9,7 +9,9 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Node, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -267,5 +269,96 @@ async fn endpoints_follow_a_services_pods_and_those_of_a_user_are_mirrored() {
     let slice = tokio::time::timeout(LIMIT, slices.try_next()).await.expect("a slice in time");
     let slice = slice.expect("the watch goes on").expect("a slice");
     assert_eq!(slice.endpoints.expect("endpoints")[0].addresses, ["10.1.2.3"]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_counts_what_there_is_refuses_what_is_too_much_and_frees_what_is_gone() {
+    let cluster = Cluster::start().await;
+    cluster.create::<ConfigMap>(json!({"metadata": {"name": "before"}})).await;
+    let hard = json!({"pods": "1", "cpu": "1", "memory": "500Mi", "requests.example.com/dongle": "3", "services": "5",
+                      "services.nodeports": "1", "configmaps": "5", "secrets": "5", "resourcequotas": "1",
+                      "persistentvolumeclaims": "2", "requests.storage": "5Gi", "replicationcontrollers": "1",
+                      "count/daemonsets.apps": "2"});
+    cluster.create::<ResourceQuota>(json!({"metadata": {"name": "all"}, "spec": {"hard": hard}})).await;
+    let is = |quota: &ResourceQuota, expected: &[(&str, &str)]| {
+        let used = quota.status.as_ref().and_then(|status| status.used.as_ref());
+        used.is_some_and(|used| expected.iter().all(|(name, text)| used.get(*name).is_some_and(|own| own.0 == *text)))
+    };
+    // `before`; the service `kubernetes`; the quota itself.
+    let nothing = [
+        ("pods", "0"),
+        ("cpu", "0"),
+        ("requests.example.com/dongle", "0"),
+        ("services", "1"),
+        ("services.nodeports", "0"),
+        ("configmaps", "1"),
+        ("secrets", "0"),
+        ("resourcequotas", "1"),
+        ("requests.storage", "0"),
+        ("replicationcontrollers", "0"),
+        ("count/daemonsets.apps", "0"),
+    ];
+    let quota = cluster.until::<ResourceQuota>("all", |quota| is(quota, &nothing)).await;
+    assert_eq!(quota.status.expect("a status").hard, quota.spec.expect("a spec").hard);
+
+    let pod = |name: &str| {
+        let resources = json!({"requests": {"cpu": "500m", "memory": "252Mi", "example.com/dongle": "2"},
+                               "limits": {"example.com/dongle": "2"}});
+        let containers = json!([{"name": "c", "image": "i", "resources": resources}]);
+        json!({"metadata": {"name": name}, "spec": {"containers": containers}})
+    };
+    cluster.create::<Pod>(pod("one")).await;
+    let second = serde_json::from_value(pod("two")).expect("a pod");
+    let refused = cluster.api::<Pod>().create(&PostParams::default(), &second).await.expect_err("it is too much");
+    assert!(refused.to_string().contains("exceeded quota: all"), "{refused}");
+    let service = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+    cluster.create::<Service>(service).await;
+    cluster.create::<Secret>(json!({"metadata": {"name": "s"}})).await;
+    let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    cluster.create::<PersistentVolumeClaim>(json!({"metadata": {"name": "c"}, "spec": claim})).await;
+    let set = json!({"selector": {"matchLabels": {"app": "d"}}, "template": template("d")});
+    cluster.create::<DaemonSet>(json!({"metadata": {"name": "d"}, "spec": set})).await;
+    let much = [
+        ("pods", "1"),
+        ("cpu", "500m"),
+        ("memory", "252Mi"),
+        ("requests.example.com/dongle", "2"),
+        ("services", "2"),
+        ("services.nodeports", "1"),
+        ("secrets", "1"),
+        ("persistentvolumeclaims", "1"),
+        ("requests.storage", "1Gi"),
+        ("count/daemonsets.apps", "1"),
+    ];
+    cluster.until::<ResourceQuota>("all", |quota| is(quota, &much)).await;
+
+    // A pod that ends frees what it used before it is deleted.
+    let ended = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
+    cluster.api::<Pod>().patch_status("one", &PatchParams::default(), &ended).await.expect("the pod ends");
+    cluster.patch::<Service>("s", json!({"spec": {"type": "ClusterIP"}})).await;
+    cluster.api::<Secret>().delete("s", &DeleteParams::default()).await.expect("the secret goes");
+    cluster.api::<ConfigMap>().delete("before", &DeleteParams::default()).await.expect("the ConfigMap goes");
+    cluster.api::<PersistentVolumeClaim>().delete("c", &DeleteParams::default()).await.expect("the claim goes");
+    cluster.api::<DaemonSet>().delete("d", &DeleteParams::default()).await.expect("the set goes");
+    let freed = [
+        ("pods", "0"),
+        ("cpu", "0"),
+        ("memory", "0"),
+        ("services", "2"),
+        ("services.nodeports", "0"),
+        ("secrets", "0"),
+        ("configmaps", "0"),
+        ("persistentvolumeclaims", "0"),
+        ("requests.storage", "0"),
+        ("count/daemonsets.apps", "0"),
+    ];
+    cluster.until::<ResourceQuota>("all", |quota| is(quota, &freed)).await;
+    cluster.patch::<ResourceQuota>("all", json!({"spec": {"hard": {"pods": "7"}}})).await;
+    let raised = |quota: &ResourceQuota| {
+        let hard = quota.status.as_ref().and_then(|status| status.hard.as_ref());
+        hard.is_some_and(|hard| hard["pods"].0 == "7")
+    };
+    cluster.until::<ResourceQuota>("all", raised).await;
     cluster.stop().await;
 }

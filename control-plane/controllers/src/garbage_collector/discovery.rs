@@ -8,22 +8,22 @@ use kube::core::discovery::v2::APIGroupDiscoveryList;
 
 /// A kind of object in one version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Resource {
-    pub(super) api: ApiResource,
-    pub(super) namespaced: bool,
+pub(crate) struct Resource {
+    pub(crate) api: ApiResource,
+    pub(crate) namespaced: bool,
 }
 
 /// All kinds of the API server.
 #[derive(Debug, Default)]
-pub(super) struct Discovered {
+pub(crate) struct Discovered {
     /// Kinds to watch, each in its preferred version.
-    pub(super) deletable: HashSet<Resource>,
+    pub(crate) deletable: HashSet<Resource>,
     /// Every kind in every version, by `apiVersion` and `kind`.
     pub(super) by_kind: HashMap<(String, String), Resource>,
 }
 
 /// Asks the API server what there is.
-pub(super) async fn discover(client: &Client) -> Result<Discovered, kube::Error> {
+pub(crate) async fn discover(client: &Client) -> Result<Discovered, kube::Error> {
     let mut found = Discovered::default();
     found.add(&client.list_core_api_versions_aggregated().await?);
     found.add(&client.list_api_groups_aggregated().await?);

@@ -27,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::context::Context;
-use crate::runtime::{Outcome, Queue, Reconcile, ReconcileError, is_not_found, patch_params, run_workers};
+use crate::runtime::{Departures, Outcome, Queue, Reconcile, ReconcileError, is_not_found, patch_params, run_workers};
+pub(crate) use discovery::discover;
 use discovery::{Discovered, Resource};
 use graph::{Action, FOREGROUND, Graph, Node, ORPHAN, Owner, Uid, Verdict};
 
@@ -45,12 +46,15 @@ struct Shared {
     graph: Arc<RwLock<Graph>>,
     kinds: Arc<RwLock<Discovered>>,
     queue: Queue<Uid>,
+    /// Who else wants to know what is gone.
+    departures: Departures,
 }
 
 /// Starts the watches, and the workers once the first lists are in.
 pub(crate) fn start(context: Context, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
     let queue = Queue::new(context.metrics.queue("garbage_collector_attempt_to_delete"));
-    let shared = Shared { graph: Arc::default(), kinds: Arc::default(), queue: queue.clone() };
+    let departures = context.informers.departures.clone();
+    let shared = Shared { graph: Arc::default(), kinds: Arc::default(), queue: queue.clone(), departures };
     let controller = Arc::new(Controller { context: context.clone(), shared: shared.clone() });
     let shutdown = shutdown.clone();
     tasks.spawn(async move {

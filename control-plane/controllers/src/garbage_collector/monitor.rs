@@ -122,6 +122,7 @@ async fn observe(
             }
             Some(Ok(watcher::Event::InitDone)) => {
                 let current = std::mem::take(&mut listed);
+                shared.departures.gone(&resource.api, None);
                 let mut graph = shared.graph.write();
                 let gone = known.difference(&current).flat_map(|uid| graph.remove(uid)).collect();
                 known = current;
@@ -136,6 +137,7 @@ async fn observe(
             Some(Ok(watcher::Event::Delete(object))) => {
                 let Some(uid) = object.metadata.uid.as_deref() else { continue };
                 known.remove(uid);
+                shared.departures.gone(&resource.api, object.metadata.namespace.as_deref());
                 shared.graph.write().remove(uid)
             }
         };

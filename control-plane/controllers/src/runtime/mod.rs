@@ -6,6 +6,7 @@
 //!
 //! Invariant: one key is never worked on twice at the same time; a change that comes meanwhile makes it come back.
 
+mod departures;
 mod history;
 mod informer;
 mod metrics;
@@ -17,6 +18,7 @@ mod queue;
 mod worker;
 mod write_tracking;
 
+pub use departures::Departures;
 pub use history::{History, REVISION_LABEL, Revisions, template_of};
 pub use informer::{Change, Informer, ObjectKey, Revision};
 pub use metrics::Metrics;
