@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::field::{Error, ErrorList, Path};
-use crate::kinds::tree::{integer, items, text};
+use crate::kinds::tree::{entries, integer, items, text};
 use crate::names;
 use crate::quantity::Quantity;
 
@@ -115,6 +115,54 @@ pub(in crate::kinds) fn conditions(conditions: &Value, path: &Path) -> ErrorList
         if text(&condition["reason"]).is_empty() {
             errors.push(Error::required(&at.child("reason"), ""));
         }
+    }
+    errors
+}
+
+/// `ValidateSignerName`: `example.com/signer-name`.
+pub(in crate::kinds) fn signer_name(signer: &str, path: &Path) -> ErrorList {
+    if signer.is_empty() {
+        return vec![Error::required(path, "")];
+    }
+    let Some((domain, name)) = signer.split_once('/').filter(|(_, name)| !name.contains('/')) else {
+        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return vec![Error::invalid(path, signer, detail)];
+    };
+    let mut errors = ErrorList::new();
+    if domain.len() > names::DNS_SUBDOMAIN_MAX_LENGTH {
+        errors.push(Error::too_long(path, names::DNS_SUBDOMAIN_MAX_LENGTH));
+    }
+    let labels = |part: &str, form: fn(&str) -> Vec<String>| {
+        let wrong = part.split('.').map(|label| (label.to_owned(), form(label))).find(|(_, found)| !found.is_empty());
+        wrong.into_iter().flat_map(|(label, found)| {
+            found.into_iter().map(move |message| format!("validating label \"{label}\": {message}"))
+        })
+    };
+    errors.extend(labels(domain, names::is_dns1123_label).map(|detail| Error::invalid(path, domain, detail)));
+    if !domain.contains('.') {
+        let detail = "should be a domain with at least two segments separated by dots";
+        errors.push(Error::invalid(path, domain, detail));
+    }
+    errors.extend(labels(name, names::is_dns1123_subdomain).map(|detail| Error::invalid(path, name, detail)));
+    // The path has room for a namespace and a name.
+    const LONGEST: usize = 2 * names::DNS_SUBDOMAIN_MAX_LENGTH + names::DNS_LABEL_MAX_LENGTH + 2;
+    if signer.len() > LONGEST {
+        errors.push(Error::too_long(path, LONGEST));
+    }
+    errors
+}
+
+/// `ValidateUserAnnotations`: keys with a domain before them, of bounded size.
+pub(in crate::kinds) fn user_annotations(annotations: &Value, path: &Path) -> ErrorList {
+    const LARGEST: usize = 256 * 1024;
+    let mut errors = ErrorList::new();
+    for (key, _) in entries(annotations) {
+        let messages = names::is_prefixed_label_key(&key.to_lowercase());
+        errors.extend(messages.into_iter().map(|message| Error::invalid(path, key, message)));
+    }
+    let size: usize = entries(annotations).map(|(key, value)| key.len() + text(value).len()).sum();
+    if size > LARGEST {
+        errors.push(Error::too_long(path, LARGEST));
     }
     errors
 }

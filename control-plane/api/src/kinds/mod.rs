@@ -17,6 +17,7 @@ pub mod certificates;
 pub mod coordination;
 pub mod core;
 mod declaration;
+pub mod device_taint;
 pub mod discovery;
 pub mod events;
 mod fields;
@@ -28,6 +29,7 @@ pub mod rbac;
 pub mod resource;
 pub mod scheduling;
 pub mod storage;
+pub mod storage_migration;
 #[cfg(test)]
 mod testing;
 mod tree;
@@ -78,7 +80,8 @@ pub fn builtin() -> Vec<Kind> {
         autoscaling::v2::horizontal_pod_autoscaler(),
         batch::cron_job::kind(),
         batch::job::kind(),
-        certificates::certificate_signing_request(),
+        certificates::signing_request::certificate_signing_request(),
+        certificates::trust_bundle::cluster_trust_bundle(),
         coordination::lease(),
         discovery::kind(),
         events::kind(),
@@ -95,6 +98,7 @@ pub fn builtin() -> Vec<Kind> {
         rbac::role::role(),
         rbac::binding::cluster_role_binding(),
         rbac::binding::role_binding(),
+        device_taint::device_taint_rule(),
         resource::device_class(),
         resource::resource_claim(),
         resource::resource_claim_template(),
@@ -106,6 +110,7 @@ pub fn builtin() -> Vec<Kind> {
         storage::driver::csi_driver(),
         storage::driver::csi_node(),
         storage::driver::csi_storage_capacity(),
+        storage_migration::storage_version_migration(),
     ]
 }
 

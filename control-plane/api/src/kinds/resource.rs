@@ -7,6 +7,7 @@ use crate::gvk::GroupVersion;
 use crate::kinds::cells::{age_cell, name_cell};
 use crate::kinds::core::persistent_volume::validate_driver_name;
 use crate::kinds::declaration::{Column, Kind, Scope, Strategy};
+use crate::kinds::device_taint::stamp;
 use crate::kinds::fields::{form, one_of};
 use crate::kinds::tree::{fill, fill_text, immutable, integer, items, items_mut, length, semantically_equal, text};
 use crate::kinds::{Subresource, WriteContext, names};
@@ -66,6 +67,16 @@ const MOST_DEVICES: usize = 128;
 struct ResourceSlice;
 
 impl Strategy for ResourceSlice {
+    fn prepare_create(&self, object: &mut Value, context: &WriteContext<'_>) {
+        for device in items_mut(&mut object["spec"], "devices") {
+            items_mut(device, "taints").iter_mut().for_each(|taint| stamp(taint, context.now));
+        }
+    }
+
+    fn prepare_update(&self, object: &mut Value, _: &Value, context: &WriteContext<'_>) {
+        self.prepare_create(object, context);
+    }
+
     fn validate_create(&self, object: &Value) -> ErrorList {
         let (spec, path) = (&object["spec"], Path::new("spec"));
         let places = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
@@ -124,17 +135,7 @@ impl Strategy for ResourceSlice {
 }
 
 fn validate_pool(pool: &Value, path: &Path) -> ErrorList {
-    const LONGEST: usize = 253;
-    let mut errors = ErrorList::new();
-    let (name, at) = (text(&pool["name"]), path.child("name"));
-    if name.is_empty() {
-        errors.push(Error::required(&at, ""));
-    } else {
-        if name.len() > LONGEST {
-            errors.push(Error::too_long(&at, LONGEST));
-        }
-        errors.extend(name.split('/').flat_map(|part| form(part, &at, is_dns1123_subdomain)));
-    }
+    let mut errors = validate_pool_name(text(&pool["name"]), &path.child("name"));
     if integer(&pool["resourceSliceCount"]) <= 0 {
         let count = integer(&pool["resourceSliceCount"]);
         errors.push(Error::invalid(&path.child("resourceSliceCount"), count, "must be greater than zero"));
@@ -142,6 +143,21 @@ fn validate_pool(pool: &Value, path: &Path) -> ErrorList {
     if integer(&pool["generation"]) < 0 {
         let generation = integer(&pool["generation"]);
         errors.push(Error::invalid(&path.child("generation"), generation, "must be greater than or equal to zero"));
+    }
+    errors
+}
+
+/// `validatePoolName`
+pub(in crate::kinds) fn validate_pool_name(name: &str, path: &Path) -> ErrorList {
+    const LONGEST: usize = 253;
+    let mut errors = ErrorList::new();
+    if name.is_empty() {
+        errors.push(Error::required(path, ""));
+    } else {
+        if name.len() > LONGEST {
+            errors.push(Error::too_long(path, LONGEST));
+        }
+        errors.extend(name.split('/').flat_map(|part| form(part, path, is_dns1123_subdomain)));
     }
     errors
 }

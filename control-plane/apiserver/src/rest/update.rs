@@ -3,7 +3,7 @@
 use serde_json::Value;
 use skep_api::decode::Media;
 use skep_api::field::{Error as FieldError, ErrorList, Path};
-use skep_api::kinds::certificates;
+use skep_api::kinds::certificates::signing_request;
 use skep_api::kinds::core::{namespace, pod};
 use skep_api::kinds::{Subresource, WriteContext};
 use skep_api::{Reason, Status};
@@ -203,7 +203,7 @@ impl Engine {
             errors.extend(match subresource {
                 Subresource::EphemeralContainers => pod::validate_ephemeral_containers_update(&object, old),
                 Subresource::Resize => pod::validate_resize(&object, old),
-                Subresource::Approval => certificates::validate_approval(&object, old),
+                Subresource::Approval => signing_request::validate_approval(&object, old),
                 Subresource::Finalize => namespace::validate_finalize(&object),
                 _ => ErrorList::new(),
             });
@@ -278,7 +278,7 @@ fn narrow(call: &Call<'_>, object: Value, old: &Value, now: &str) -> Value {
         }
         Some(Subresource::EphemeralContainers) => pod::with_ephemeral_containers_of(&object, old),
         Some(Subresource::Resize) => pod::with_resources_of(&object, old),
-        Some(Subresource::Approval) => certificates::with_conditions_of(&object, old, now),
+        Some(Subresource::Approval) => signing_request::with_conditions_of(&object, old, now),
         _ => object,
     }
 }

@@ -7,7 +7,9 @@ use serde_json::Value;
 use super::names::{check_number, file_mode, not_reserved, required};
 use super::volumes::{validate_downward_file, validate_items};
 use crate::field::{Error, ErrorList, Path};
-use crate::kinds::tree::{entries, items, text};
+use crate::kinds::certificates::trust_bundle;
+use crate::kinds::fields::{signer_name, user_annotations};
+use crate::kinds::tree::{items, text};
 use crate::{meta, names};
 
 /// Upstream's `validateProjectedVolumeSource`.
@@ -111,9 +113,8 @@ fn validate_trust_bundle(source: &Value, path: &Path) -> ErrorList {
             if name.is_empty() {
                 errors.push(Error::required(&at, "must be a valid object name"));
             }
-            // A bundle of a signer is named `<signer, with a colon for its slash>:<name>`.
-            let own = name.rsplit_once(':').map_or(name, |(_, own)| own);
-            for message in names::is_dns1123_subdomain(own) {
+            let signer = name.rsplit_once(':').map_or_else(String::new, |(signer, _)| signer.replace(':', "/"));
+            for message in trust_bundle::name_of_signer(&signer, name, false) {
                 errors.push(Error::invalid(&at, name, format!("not a valid clustertrustbundlename: {message}")));
             }
             if !source["labelSelector"].is_null() {
@@ -126,7 +127,7 @@ fn validate_trust_bundle(source: &Value, path: &Path) -> ErrorList {
             if signer.is_empty() {
                 errors.push(Error::required(&at, "must be a valid signer name"));
             }
-            errors.extend(validate_signer_name(signer, &at));
+            errors.extend(signer_name(signer, &at));
             errors.extend(meta::validate_label_selector(&source["labelSelector"], &path.child("labelSelector")));
         }
         (None, None) => errors.push(Error::required(path, "either name or signerName must be specified")),
@@ -139,8 +140,8 @@ fn validate_trust_bundle(source: &Value, path: &Path) -> ErrorList {
 
 fn validate_pod_certificate<'a>(source: &'a Value, taken: &mut Paths<'a>, path: &Path) -> ErrorList {
     let signer = text(&source["signerName"]);
-    let mut errors = validate_signer_name(signer, &path.child("signerName"));
-    errors.extend(validate_user_annotations(source, &path.child("userAnnotations")));
+    let mut errors = signer_name(signer, &path.child("signerName"));
+    errors.extend(user_annotations(&source["userAnnotations"], &path.child("userAnnotations")));
     errors.extend(check_number(source, "user", path, names::is_user_id));
     let types = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
     let key_type = text(&source["keyType"]);
@@ -171,47 +172,5 @@ fn validate_pod_certificate<'a>(source: &'a Value, taken: &mut Paths<'a>, path: 
         let detail = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
         errors.push(Error::required(path, detail));
     }
-    errors
-}
-
-/// Upstream's `ValidateUserAnnotations`: keys with a domain before them, of bounded size.
-fn validate_user_annotations(source: &Value, path: &Path) -> ErrorList {
-    let mut errors = ErrorList::new();
-    for (key, _) in entries(&source["userAnnotations"]) {
-        let messages = names::is_prefixed_label_key(&key.to_lowercase());
-        errors.extend(messages.into_iter().map(|message| Error::invalid(path, key, message)));
-    }
-    let size: usize = entries(&source["userAnnotations"]).map(|(key, value)| key.len() + text(value).len()).sum();
-    if size > 256 * 1024 {
-        errors.push(Error::too_long(path, 256 * 1024));
-    }
-    errors
-}
-
-/// Upstream's `ValidateSignerName`: `example.com/signer-name`.
-fn validate_signer_name(signer: &str, path: &Path) -> ErrorList {
-    if signer.is_empty() {
-        return vec![Error::required(path, "")];
-    }
-    let Some((domain, name)) = signer.split_once('/').filter(|(_, name)| !name.contains('/')) else {
-        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        return vec![Error::invalid(path, signer, detail)];
-    };
-    let mut errors = ErrorList::new();
-    if domain.len() > names::DNS_SUBDOMAIN_MAX_LENGTH {
-        errors.push(Error::too_long(path, names::DNS_SUBDOMAIN_MAX_LENGTH));
-    }
-    let labels = |part: &str, form: fn(&str) -> Vec<String>| {
-        let wrong = part.split('.').map(|label| (label.to_owned(), form(label))).find(|(_, found)| !found.is_empty());
-        wrong.into_iter().flat_map(|(label, found)| {
-            found.into_iter().map(move |message| format!("validating label \"{label}\": {message}"))
-        })
-    };
-    errors.extend(labels(domain, names::is_dns1123_label).map(|detail| Error::invalid(path, domain, detail)));
-    if !domain.contains('.') {
-        let detail = "should be a domain with at least two segments separated by dots";
-        errors.push(Error::invalid(path, domain, detail));
-    }
-    errors.extend(labels(name, names::is_dns1123_subdomain).map(|detail| Error::invalid(path, name, detail)));
     errors
 }

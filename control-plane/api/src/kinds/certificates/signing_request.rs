@@ -1,18 +1,17 @@
-//! The group `certificates.k8s.io`: CertificateSigningRequest, the wish for a certificate, which somebody approves and somebody signs.
+//! CertificateSigningRequest: the wish for a certificate, which somebody approves and somebody signs.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::field::{Error, ErrorList, Path};
-use crate::gvk::GroupVersion;
 use crate::kinds::age::human_duration;
 use crate::kinds::cells::{age_cell, name_cell, or_none};
+use crate::kinds::certificates::V1;
 use crate::kinds::declaration::{Column, Kind, Scope, Strategy, Subresource, WriteContext};
-use crate::kinds::fields::form;
+use crate::kinds::fields::signer_name;
 use crate::kinds::names;
 use crate::kinds::tree::{carry_over, fill, items, semantically_equal, text};
-use crate::names::{is_dns1123_label, is_dns1123_subdomain};
 
 /// `certificates.k8s.io/v1 CertificateSigningRequest`
 #[must_use]
@@ -31,7 +30,7 @@ pub fn certificate_signing_request() -> Kind {
             Column::new("Condition", "string", "How far it is."),
         ],
         ..Kind::new(
-            GroupVersion::new("certificates.k8s.io", "v1"),
+            V1,
             "CertificateSigningRequest",
             "certificatesigningrequests",
             "io.k8s.api.certificates.v1.CertificateSigningRequest",
@@ -204,31 +203,11 @@ fn validate_spec(spec: &Value, path: &Path) -> ErrorList {
     if signer == "kubernetes.io/legacy-unknown" {
         errors.push(Error::invalid(&at, signer, "the legacy signerName is not allowed via this API version"));
     } else {
-        errors.extend(validate_signer(signer, &at));
+        errors.extend(signer_name(signer, &at));
     }
     if let Some(seconds) = spec["expirationSeconds"].as_i64().filter(|seconds| *seconds < 600) {
         let message = "may not specify a duration less than 600 seconds (10 minutes)";
         errors.push(Error::invalid(&path.child("expirationSeconds"), seconds, message));
-    }
-    errors
-}
-
-/// `ValidateSignerName`
-fn validate_signer(signer: &str, path: &Path) -> ErrorList {
-    if signer.is_empty() {
-        return vec![Error::required(path, "")];
-    }
-    let parts: Vec<&str> = signer.split('/').collect();
-    let [domain, name] = parts[..] else {
-        let message = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        return vec![Error::invalid(path, signer, message)];
-    };
-    let mut errors = form(domain, path, is_dns1123_subdomain);
-    if !domain.contains('.') {
-        errors.push(Error::invalid(path, domain, "should be a domain with at least two segments separated by dots"));
-    }
-    if name.split('.').any(|part| !is_dns1123_label(part).is_empty()) {
-        errors.extend(form(name, path, is_dns1123_subdomain));
     }
     errors
 }
