@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use base64::Engine as _;
 use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full};
 use jiff::Timestamp;
@@ -67,6 +68,20 @@ fn template(policy: &str) -> Value {
     })
 }
 
+/// A certificate of an authority, as PEM.
+fn authority() -> String {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("a certificate").pem()
+}
+
+/// An empty PKCS#10 request, as base64 of its DER.
+fn key_request() -> String {
+    let params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    let request = params.serialize_request(&rcgen::KeyPair::generate().expect("a key")).expect("a request");
+    base64::engine::general_purpose::STANDARD.encode(request.der())
+}
+
 /// What an object of a kind must have besides its name; none for kinds that other tests create.
 fn minimal(kind: &Kind) -> Option<Value> {
     let selector = json!({ "matchLabels": { "app": "x" } });
@@ -93,6 +108,11 @@ fn minimal(kind: &Kind) -> Option<Value> {
             "schedule": "0 0 * * *", "jobTemplate": { "spec": { "template": template("Never") } },
         }}),
         ("autoscaling", _) => json!({ "spec": { "maxReplicas": 2, "scaleTargetRef": scaled } }),
+        ("certificates.k8s.io", "clustertrustbundles") => json!({ "spec": { "trustBundle": authority() } }),
+        ("certificates.k8s.io", "podcertificaterequests") => json!({ "spec": {
+            "signerName": "example.com/s", "podName": "p", "podUID": "1", "serviceAccountName": "default",
+            "serviceAccountUID": "2", "nodeName": "n", "nodeUID": "3", "stubPKCS10Request": key_request(),
+        }}),
         ("certificates.k8s.io", _) => json!({ "spec": {
             "request": request, "signerName": "example.com/s", "usages": ["client auth"],
         }}),
@@ -121,6 +141,9 @@ fn minimal(kind: &Kind) -> Option<Value> {
             "driver": "d.example.com", "nodeName": "n", "pool": { "name": "p", "resourceSliceCount": 1 },
         }}),
         ("resource.k8s.io", "resourceclaimtemplates") => json!({ "spec": { "spec": { "devices": {} } } }),
+        ("resource.k8s.io", "devicetaintrules") => json!({ "spec": {
+            "taint": { "key": "example.com/broken", "effect": "NoSchedule" },
+        }}),
         ("resource.k8s.io", _) => json!({ "spec": {} }),
         ("scheduling.k8s.io", _) => json!({ "value": 5 }),
         ("storage.k8s.io", "storageclasses") => json!({ "provisioner": "example.com/p" }),
@@ -131,6 +154,7 @@ fn minimal(kind: &Kind) -> Option<Value> {
         ("storage.k8s.io", "csistoragecapacities") => json!({ "storageClassName": "c" }),
         ("storage.k8s.io", "csinodes") => json!({ "spec": { "drivers": [] } }),
         ("storage.k8s.io", _) => json!({ "spec": {} }),
+        ("storagemigration.k8s.io", _) => json!({ "spec": { "resource": { "resource": "configmaps" } } }),
         _ => json!({}),
     })
 }

@@ -232,6 +232,12 @@ pub trait Strategy: Send + Sync + 'static {
         ErrorList::new()
     }
 
+    /// What is wrong with a status update at this time, if `validate_status_update` found nothing.
+    fn validate_status_time(&self, object: &Value, old: &Value, context: &WriteContext<'_>) -> ErrorList {
+        let _ = (object, old, context);
+        ErrorList::new()
+    }
+
     /// Warnings for the client (`Warning` headers) about what it wrote: deprecated fields, doubtful values.
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         let _ = (object, old);

@@ -80,6 +80,7 @@ pub fn builtin() -> Vec<Kind> {
         autoscaling::v2::horizontal_pod_autoscaler(),
         batch::cron_job::kind(),
         batch::job::kind(),
+        certificates::pod_request::pod_certificate_request(),
         certificates::signing_request::certificate_signing_request(),
         certificates::trust_bundle::cluster_trust_bundle(),
         coordination::lease(),
@@ -149,6 +150,7 @@ mod tests {
                 let _ = kind.strategy.validate_update(&object, &empty);
                 kind.strategy.prepare_status_update(&mut object, &empty, &context);
                 let _ = kind.strategy.validate_status_update(&object, &empty);
+                let _ = kind.strategy.validate_status_time(&object, &empty, &context);
                 let _ = kind.strategy.warnings(&object, Some(&empty));
             }
         }

@@ -11,6 +11,7 @@ mod node_restriction;
 pub(crate) mod policies;
 mod priority;
 mod service_account;
+mod signers;
 mod taint_nodes;
 pub(crate) mod webhooks;
 
@@ -131,6 +132,7 @@ impl Chain {
             Box::new(classes::DefaultIngressClass),
             Box::new(classes::RuntimeClass),
             Box::new(classes::Requestor),
+            Box::new(signers::Signers(authorizers.clone())),
             Box::new(escalation::Escalation(authorizers)),
         ])
     }

@@ -140,6 +140,36 @@ fn nobody_grants_what_they_do_not_have() {
     assert!(status.message.contains("is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\"]}"), "{status}");
 }
 
+#[test]
+fn who_speaks_for_a_signer_holds_its_verb() {
+    let authorizers = Authorizers::new();
+    let rule = json!({
+        "verbs": ["sign", "attest"], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+        "resourceNames": ["example.com/*"],
+    });
+    authorizers.rbac().apply("clusterroles", "", "signer", Some(&json!({"rules": [rule]})));
+    let binding =
+        json!({"roleRef": {"kind": "ClusterRole", "name": "signer"}, "subjects": [{"kind": "User", "name": "jane"}]});
+    authorizers.rbac().apply("clusterrolebindings", "", "signers", Some(&binding));
+    let chain = Chain::default_plugins(authorizers);
+    let user = User::authenticated("jane", Vec::new());
+    let write = |plural: &str, subresource: Option<Subresource>, signer: &str| {
+        let (kind, old) = (kind(plural), json!({"spec": {"signerName": signer}}));
+        let new = json!({"spec": {"signerName": signer}, "status": {"conditions": [{"type": "Denied"}]}});
+        let request = Request { subresource, ..request(&kind, Operation::Update, &user, "r", Some(&old)) };
+        chain.validate(&request, &new, &world()).map_err(|status| status.message)
+    };
+    let status = Some(Subresource::Status);
+    for (plural, subresource) in
+        [("clustertrustbundles", None), ("podcertificaterequests", status), ("certificatesigningrequests", status)]
+    {
+        assert_eq!(write(plural, subresource, "example.com/s"), Ok(()));
+        assert!(write(plural, subresource, "example.org/s").is_err(), "{plural}");
+    }
+    let refused = write("certificatesigningrequests", Some(Subresource::Approval), "example.com/s").unwrap_err();
+    assert!(refused.ends_with("user not permitted to approve requests with signerName \"example.com/s\""), "{refused}");
+}
+
 fn kubelet() -> User {
     User::authenticated("system:node:n1", vec!["system:nodes".to_owned()])
 }

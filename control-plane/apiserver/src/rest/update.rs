@@ -193,6 +193,9 @@ impl Engine {
             kind.strategy.prepare_status_update(&mut object, old, &context);
             errors = skep_api::meta::validate_update(&object, old);
             errors.extend(kind.strategy.validate_status_update(&object, old));
+            if errors.is_empty() {
+                errors = kind.strategy.validate_status_time(&object, old, &context);
+            }
         } else if let Some(subresource) = call.subresource {
             // These write what no update may, by rules of their own; a binding's are checked where it is made, and it asks
             // for nothing new.

@@ -1,7 +1,9 @@
-//! The group `certificates.k8s.io`: wishes for a certificate (CertificateSigningRequest), which somebody approves and somebody signs, and the
-//! trust anchors of signers (ClusterTrustBundle).
+//! The group `certificates.k8s.io`: wishes for a certificate (CertificateSigningRequest, and PodCertificateRequest for a pod), which somebody
+//! signs, and the trust anchors of signers (ClusterTrustBundle).
 
+mod chain;
 pub mod pem_blocks;
+pub mod pod_request;
 pub mod signing_request;
 pub mod trust_bundle;
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::names::{check_number, file_mode, not_reserved, required};
 use super::volumes::{validate_downward_file, validate_items};
 use crate::field::{Error, ErrorList, Path};
+use crate::kinds::certificates::pod_request::longest_lifetime;
 use crate::kinds::certificates::trust_bundle;
 use crate::kinds::fields::{signer_name, user_annotations};
 use crate::kinds::tree::{items, text};
@@ -150,7 +151,7 @@ fn validate_pod_certificate<'a>(source: &'a Value, taken: &mut Paths<'a>, path: 
     }
     if let Some(seconds) = source["maxExpirationSeconds"].as_i64() {
         let at = path.child("maxExpirationSeconds");
-        let most = if signer.starts_with("kubernetes.io/") { 24 * 60 * 60 } else { 91 * 24 * 60 * 60 };
+        let most = longest_lifetime(signer);
         if seconds < 3600 {
             errors.push(Error::invalid(&at, seconds, "if provided, maxExpirationSeconds must be >= 3600"));
         }
