@@ -8,6 +8,7 @@ mod escalation;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_certificates;
 pub(crate) mod policies;
 mod priority;
 mod service_account;
@@ -124,7 +125,7 @@ impl Chain {
             Box::new(namespace_lifecycle::NamespaceLifecycle),
             Box::new(service_account::ServiceAccount),
             Box::new(limit_ranger::LimitRanger),
-            Box::new(node_restriction::NodeRestriction),
+            Box::new(node_restriction::NodeRestriction(authorizers.clone())),
             Box::new(taint_nodes::TaintNodesByCondition),
             Box::new(priority::Priority),
             Box::new(default_tolerations::DefaultTolerationSeconds),

@@ -1,11 +1,14 @@
 //! NodeRestriction: a kubelet writes its own Node, its own pods' status, and labels that are a node's to set (KEP-279).
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use skep_api::kinds::Subresource;
 use skep_api::{GroupResource, Status};
 
-use super::{Objects, Operation, Plugin, Request};
+use super::{Objects, Operation, Plugin, Request, pod_certificates};
 use crate::auth::User;
+use crate::auth::authz::Authorizers;
 
 /// Labels below kubernetes.io and k8s.io that a kubelet may set on its Node.
 const OWN_LABELS: [&str; 12] = [
@@ -23,10 +26,10 @@ const OWN_LABELS: [&str; 12] = [
     "node.kubernetes.io/windows-build",
 ];
 
-pub(super) struct NodeRestriction;
+pub(super) struct NodeRestriction(pub(super) Arc<Authorizers>);
 
 impl Plugin for NodeRestriction {
-    fn validate(&self, request: &Request<'_>, object: &Value, _objects: &dyn Objects) -> Result<(), Status> {
+    fn validate(&self, request: &Request<'_>, object: &Value, objects: &dyn Objects) -> Result<(), Status> {
         let Some(node) = request.user.node() else { return Ok(()) };
         match (&*request.kind.group_version.group, &*request.kind.plural) {
             ("", "nodes") => own_node(request, node, object),
@@ -39,6 +42,9 @@ impl Plugin for NodeRestriction {
             }
             ("storage.k8s.io", "csinodes") if named(request, object) != node => {
                 Err(request.forbidden("can only access CSINode with the same name as the requesting node"))
+            }
+            ("certificates.k8s.io", "podcertificaterequests") => {
+                pod_certificates::judge(request, node, object, objects, &self.0)
             }
             _ => Ok(()),
         }

@@ -218,6 +218,42 @@ fn a_kubelet_creates_its_own_lease_only() {
 }
 
 #[test]
+fn a_kubelet_asks_certificates_for_its_own_pods_only() {
+    let (kind, user) = (kind("podcertificaterequests"), kubelet());
+    let chain = Chain::default_plugins(Authorizers::new());
+    let source = json!({"podCertificate": {"signerName": "example.com/s"}});
+    let pod = |node: &str| {
+        json!({"metadata": {"name": "p", "uid": "1"}, "spec": {
+            "nodeName": node, "serviceAccountName": "default", "volumes": [{"projected": {"sources": [source]}}],
+        }})
+    };
+    let world = world()
+        .with("nodes", "", "n1", json!({"metadata": {"uid": "3"}}))
+        .with("serviceaccounts", "a", "default", json!({"metadata": {"name": "default", "uid": "2"}}))
+        .with("pods", "a", "p", pod("n1"))
+        .with("pods", "a", "elsewhere", pod("n2"));
+    let spec = json!({
+        "signerName": "example.com/s", "podName": "p", "podUID": "1", "serviceAccountName": "default",
+        "serviceAccountUID": "2", "nodeName": "n1", "nodeUID": "3",
+    });
+    let write = |field: &str, value: &str| {
+        let mut object = json!({"spec": spec});
+        object["spec"][field] = value.into();
+        let answer = chain.validate(&request(&kind, Operation::Create, &user, "r", None), &object, &world);
+        answer.map_or_else(|status| status.code, |()| 201)
+    };
+    assert_eq!(write("podName", "p"), 201);
+    assert_eq!(write("podName", "elsewhere"), 403);
+    assert_eq!(write("nodeName", "n2"), 403);
+    assert_eq!(write("signerName", "example.com/t"), 403);
+    assert_eq!(write("serviceAccountName", "other"), 403);
+    // The server's view may be late.
+    for field in ["podName", "podUID", "nodeUID", "serviceAccountUID"] {
+        assert_eq!(write(field, "unknown"), 500, "{field}");
+    }
+}
+
+#[test]
 fn a_mirror_pod_refers_to_no_object() {
     let (kind, user) = (kind("pods"), kubelet());
     let chain = Chain::default_plugins(Authorizers::new());
