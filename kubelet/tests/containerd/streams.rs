@@ -117,7 +117,7 @@ async fn a_terminal_without_stdin_is_logged_by_a_driver_that_ends_with_it() {
     within("an end", private.client.wait("a")).await.expect("wait");
     private.end("a").await;
     eventually("the driver ends", async || !socket(&target).exists()).await;
-    assert!(private.log("a").ends_with(" stdout F terminal\r\n"), "{}", private.log("a"));
+    assert!(private.log("a").ends_with(" stdout F terminal\n"), "{}", private.log("a"));
 }
 
 #[tokio::test]
