@@ -22,11 +22,12 @@ use skep_kubelet::cni::Cni;
 use skep_kubelet::images::{CredentialSource, GarbagePolicy, ImageError, ImageUses, Images, PullPolicy, RegistryAuth};
 use skep_kubelet::runtime::containerd::{Containerd, NewContainer};
 use skep_kubelet::runtime::host::HostFacts;
-use skep_kubelet::runtime::spec::{ContainerSpec, DEFAULT_CAPABILITIES};
+use skep_kubelet::runtime::spec::{BindMount, ContainerSpec, DEFAULT_CAPABILITIES, Propagation};
 use skep_kubelet::runtime::tasks::TaskIo;
 use skep_kubelet::runtime::user::User;
 use skep_kubelet::runtime::{rootfs, seccomp};
 use skep_kubelet::sandbox::{Sandbox, SandboxSpec, Sandboxes};
+use skep_kubelet::volumes;
 
 const NAMESPACE: &str = "k8s.io";
 const SNAPSHOTTER: &str = "overlayfs";
@@ -561,4 +562,57 @@ async fn a_container_sees_the_nodes_processes_only_with_host_pid() {
     let node = pod.run("node", script, |spec| spec.namespaces.host_pid = true).await;
     assert_ne!(lines(&node)["self"], "1");
     pod.stop().await;
+}
+
+#[tokio::test]
+async fn a_container_reads_an_image_that_is_mounted_and_can_neither_write_nor_execute_it() {
+    let private = Private::start().await;
+    private.import(&TestImage::new(), "docker.io/library/test:v1");
+    let image = private.images.ensure("test:v1", PullPolicy::Never, &[]).await.expect("found");
+    let target = private.folder.path().join("volume");
+    let view = private.containers.view("uid-1", &image.chain_id).await.expect("view");
+    // A second container of the pod, or a restarted kubelet, mounts it again.
+    for _ in 0..2 {
+        volumes::image::mount(&view, &target).expect("mounted");
+        assert_eq!(private.containers.view("uid-1", &image.chain_id).await.expect("the same"), view);
+    }
+    let pod = Pod::start(&private).await;
+    let script = "b=/bin/busybox; echo users=$($b wc -l < /data/etc/passwd); echo part=$($b cat /part/group)
+        $b touch /data/x 2>/dev/null && echo written=yes; /data/bin/busybox true 2>/dev/null && echo executed=yes";
+    let bind = |source: PathBuf, destination: &str| BindMount {
+        source,
+        destination: destination.into(),
+        read_only: true,
+        no_exec: true,
+        propagation: Propagation::Private,
+    };
+    let mounts = vec![bind(target.clone(), "/data"), bind(target.join("etc"), "/part")];
+    let as_root = |spec: &mut ContainerSpec| (spec.user, spec.mounts) = ((0, 0), mounts);
+    let seen = lines(&pod.run("reader", script, as_root).await);
+    pod.stop().await;
+    let wanted = [("part", "logs:x:7:web"), ("users", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(seen, BTreeMap::from(wanted));
+}
+
+#[tokio::test]
+async fn a_mounted_image_outlives_its_removal_and_goes_with_its_pod() {
+    let private = Private::start().await;
+    private.import(&TestImage::new(), "docker.io/library/test:v1");
+    let image = private.images.ensure("test:v1", PullPolicy::Never, &[]).await.expect("found");
+    let labels = HashMap::from([("skep.dev/node".to_owned(), "node-1".to_owned())]);
+    let containers = private.containers.clone().with_snapshot_labels(labels);
+    let target = private.folder.path().join("volume");
+    let view = containers.view("uid-1", &image.chain_id).await.expect("view");
+    volumes::image::mount(&view, &target).expect("mounted");
+    containers.view("uid-gone", &image.chain_id).await.expect("another pod's");
+    assert_eq!(containers.sweep_snapshots(&["uid-1".to_owned()]).await.expect("sweep"), 1);
+    private.images.remove(&image.id).await.expect("removed");
+    // Two layers and the view.
+    assert_eq!(private.snapshots(), 3);
+    let group = std::fs::read_to_string(target.join("etc/group")).expect("still there");
+    assert_eq!(group, "logs:x:7:web\n");
+    rustix::mount::unmount(&target, rustix::mount::UnmountFlags::empty()).expect("unmounted");
+    containers.remove_views("uid-1").await.expect("view removed");
+    containers.remove_views("uid-1").await.expect("nothing is no error");
+    assert_eq!(containers.sweep_snapshots(&[]).await.expect("sweep"), 0);
 }

@@ -251,6 +251,7 @@ async fn bound_pod(cluster: &Cluster) -> (Pod, PodObservation, NodeFacts) {
         restart: false,
         image: "i".to_owned(),
         image_id: "i@sha256:1".to_owned(),
+        volume_images: Default::default(),
         state: running(false),
         last: None,
     };

@@ -1,6 +1,6 @@
 //! Images that nothing uses leave a disk that fills up.
 //!
-//! Invariant: an image that any container of containerd has is in use, whichever node's kubelet made that container.
+//! Invariant: an image that any container of containerd has, or mounts, is in use, whichever node's kubelet made that container.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::node::Node;
+use super::record::volume_images;
 use crate::images::{GarbagePolicy, ImageUses};
 
 /// How often the disk is looked at (upstream: `ImageGCPeriod`).
@@ -32,9 +33,14 @@ pub(super) async fn run(node: Arc<Node>, policy: GarbagePolicy, stop: Cancellati
 }
 
 async fn collect(node: &Node, uses: &mut ImageUses, policy: &GarbagePolicy) -> Result<usize> {
-    let names: HashSet<String> = node.containerd.containers(&[]).await?.into_iter().map(|own| own.image).collect();
+    let mut names: HashSet<String> = HashSet::new();
+    for own in node.containerd.containers(&[]).await? {
+        names.extend(volume_images(&own.labels).into_values());
+        names.insert(own.image);
+    }
     let images = node.images.list().await?;
-    let in_use = images.iter().filter(|image| image.names.iter().any(|name| names.contains(name)));
+    let in_use =
+        images.iter().filter(|image| names.contains(&image.id) || image.names.iter().any(|name| names.contains(name)));
     let in_use: HashSet<String> = in_use.map(|image| image.id.clone()).collect();
     Ok(node.images.collect_garbage(uses, policy, &in_use, Timestamp::now()).await?.images.len())
 }

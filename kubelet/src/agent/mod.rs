@@ -15,6 +15,7 @@ mod config;
 mod dial;
 mod events;
 mod garbage;
+mod image_volumes;
 mod node;
 mod observe;
 mod pods;
@@ -99,11 +100,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
         TcpListener::bind(config.listen).await.with_context(|| format!("can't listen on {}", config.listen))?;
     let Some(containerd) = connect(&config.containerd_socket, &config.snapshotter, &stop).await else { return Ok(()) };
     let containerd = containerd.with_snapshot_labels(HashMap::from([(record::NODE.to_owned(), name.clone())]));
-    match containerd.sweep_snapshots().await {
-        Ok(0) => {}
-        Ok(swept) => info!(swept, "snapshots without a container removed"),
-        Err(error) => warn!(%error, "snapshots without a container can't be looked for"),
-    }
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     let (recorder, events) = EventRecorder::new(client.clone(), "kubelet", &name, stop.clone());
     tasks.spawn(async move {
@@ -112,6 +108,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
     });
     let (node, changes) = assemble(&config, name, client, containerd, recorder.clone(), &stop, &mut tasks).await?;
     let node = Arc::new(node);
+    sweep(&node).await;
     let (readiness, ready) = watch::channel(Readiness::default());
     tasks.spawn(watch_readiness(node.clone(), readiness, stop.clone()));
     let registration =
@@ -141,6 +138,19 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<()> {
         warn!("processes of exec are left to the next kubelet");
     }
     first
+}
+
+/// Removes the snapshots that a kubelet which died left without an owner.
+async fn sweep(node: &Node) {
+    let swept = match node.volumes.list_uids().await {
+        Ok(pods) => node.containerd.sweep_snapshots(&pods).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match swept {
+        Ok(0) => {}
+        Ok(swept) => info!(swept, "snapshots that nothing uses removed"),
+        Err(error) => warn!(%error, "snapshots that nothing uses can't be looked for"),
+    }
 }
 
 async fn connect(socket: &Path, snapshotter: &str, stop: &CancellationToken) -> Option<Containerd> {

@@ -45,6 +45,7 @@ impl Worker {
                 short_runs: latest.short_runs,
                 image: latest.image.clone(),
                 image_id: latest.image_id.clone(),
+                volume_images: latest.volume_images.clone(),
                 resources: latest.resources.clone(),
                 restart: latest.restart,
                 state,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: pure; [`Record::labels`] and [`Record::parse`] are each other's inverse.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceRequirements;
@@ -21,6 +21,8 @@ const ATTEMPT: &str = "skep.dev/attempt";
 const SHORT_RUNS: &str = "skep.dev/short-runs";
 const IMAGE: &str = "skep.dev/image";
 const IMAGE_ID: &str = "skep.dev/image-id";
+/// Followed by the name of a volume: the image that is mounted there.
+const VOLUME_IMAGE: &str = "skep.dev/volume-image.";
 const STARTED_AT: &str = "skep.dev/started-at";
 const ENDED: &str = "skep.dev/ended";
 const RESOURCES: &str = "skep.dev/resources";
@@ -49,6 +51,8 @@ pub(super) struct Record {
     pub(super) image: String,
     /// The image's digest, as the status names it.
     pub(super) image_id: String,
+    /// The images that it mounts, as the status names them, by volume.
+    pub(super) volume_images: BTreeMap<String, String>,
     /// When it was started.
     pub(super) started_at: Timestamp,
     /// What of its resources a resize may change, as its cgroup has them.
@@ -97,6 +101,8 @@ impl Record {
             .map(|(name, value)| (name.to_owned(), value)),
         );
         labels.extend(resources_label(&self.resources));
+        let volumes = self.volume_images.iter();
+        labels.extend(volumes.map(|(volume, image)| (format!("{VOLUME_IMAGE}{volume}"), image.clone())));
         if self.restart {
             labels.extend(restart_label());
         }
@@ -119,6 +125,7 @@ impl Record {
             short_runs: text(SHORT_RUNS)?.parse().ok()?,
             image: text(IMAGE)?,
             image_id: text(IMAGE_ID)?,
+            volume_images: volume_images(labels),
             started_at: text(STARTED_AT)?.parse().ok()?,
             resources: text(RESOURCES).and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
             restart: labels.contains_key(RESTART),
@@ -143,6 +150,12 @@ impl Record {
             finished_at: exit.at,
         })
     }
+}
+
+/// The images that a container with these labels mounts, by volume.
+pub(super) fn volume_images(labels: &HashMap<String, String>) -> BTreeMap<String, String> {
+    let volume = |label: &str| label.strip_prefix(VOLUME_IMAGE).map(str::to_owned);
+    labels.iter().filter_map(|(label, image)| Some((volume(label)?, image.clone()))).collect()
 }
 
 /// The label to set on a container whose cgroup was given these.
@@ -186,6 +199,7 @@ mod tests {
             short_runs: 2,
             image: "busybox".into(),
             image_id: "sha256:1".into(),
+            volume_images: BTreeMap::from([("data".to_owned(), "sha256:2".to_owned())]),
             started_at: Timestamp::UNIX_EPOCH,
             resources: serde_json::from_value(serde_json::json!({"limits": {"cpu": "1"}})).expect("resources"),
             restart: true,

@@ -4,6 +4,7 @@
 //! next try, which has the same id.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,7 +12,9 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use skep_client::EventType;
 use tracing::{debug, warn};
 
+use super::image_volumes::{VolumeImages, image_ref};
 use super::observe::running;
+use super::pulls::Wanted;
 use super::record::{Exit, Record, container_id};
 use super::worker::{Done, Worker};
 use crate::images::Image;
@@ -50,7 +53,9 @@ impl Worker {
             return false;
         }
         let Some(container) = self.container(name).map(Cow::into_owned) else { return false };
-        let Some(image) = self.image(&container, now) else { return false };
+        let Some(volume_images) = self.volume_images(&container, now) else { return false };
+        let wanted = Wanted::of(&container);
+        let Some(image) = self.image(name, wanted.clone(), now) else { return false };
         let pod = self.pod.clone();
         if let Err((reason, message)) = self.mount_volumes().await {
             self.node.event(&pod, Some(name), EventType::Warning, reason, message);
@@ -58,8 +63,9 @@ impl Worker {
             return false;
         }
         let id = container_id(&self.uid, name, attempt);
-        let record = self.record(&container, &image, attempt, now);
-        match self.create(&container, &image, &record).await {
+        let mut record = self.record(&container, &image, attempt, now);
+        record.volume_images = volume_images.iter().map(|(name, image)| (name.clone(), image_ref(image))).collect();
+        match self.create(&container, &image, &volume_images, &record).await {
             Ok(()) => {}
             Err(Failure { reason, message }) => {
                 warn!(pod = %self.shown(), container = name, reason, %message, "a container can't be made");
@@ -73,7 +79,8 @@ impl Worker {
         self.node.event(&pod, Some(name), EventType::Normal, "Created", format!("Container created: {name}"));
         self.retries.remove(name);
         self.seen.waiting.remove(name);
-        self.used(container.image.as_deref().unwrap_or_default());
+        self.used(&wanted);
+        self.used_volumes(&container);
         self.signals.insert(name.to_owned(), image.config.stop_signal.clone().unwrap_or_default());
         let last = self.records.get(name).and_then(|runs| runs.last()).and_then(Record::ended);
         let seen = ContainerObservation {
@@ -82,6 +89,7 @@ impl Worker {
             short_runs: record.short_runs,
             image: record.image.clone(),
             image_id: record.image_id.clone(),
+            volume_images: record.volume_images.clone(),
             resources: record.resources.clone(),
             restart: false,
             state: running(now),
@@ -128,7 +136,8 @@ impl Worker {
             attempt,
             short_runs,
             image: image.reference.clone(),
-            image_id: image.repo_digest.clone().unwrap_or_else(|| image.id.clone()),
+            image_id: image_ref(image),
+            volume_images: BTreeMap::new(),
             started_at: now,
             resources: resizable(container.resources.as_ref()),
             restart: false,
@@ -137,8 +146,15 @@ impl Worker {
     }
 
     /// Makes containerd's container, with nothing running in it yet.
-    async fn create(&mut self, container: &Container, image: &Image, record: &Record) -> Result<(), Failure> {
+    async fn create(
+        &mut self,
+        container: &Container,
+        image: &Image,
+        volume_images: &VolumeImages,
+        record: &Record,
+    ) -> Result<(), Failure> {
         let id = record.id();
+        self.mount_images(volume_images).await?;
         // Left by a try that failed half-way, or by a kubelet that died in the middle of it.
         self.node.containerd.remove(&id).await.map_err(Failure::create)?;
         let mounts = self.node.containerd.prepare_snapshot(&id, &image.chain_id).await.map_err(Failure::create)?;

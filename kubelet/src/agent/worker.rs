@@ -79,6 +79,8 @@ pub(super) struct Worker {
     pub(super) records: BTreeMap<String, Vec<Record>>,
     pub(super) sandbox: Option<Sandbox>,
     pub(super) volumes: Option<BTreeMap<String, MountedVolume>>,
+    /// By volume, the chain id of the image that this kubelet mounted there.
+    pub(super) mounted_images: HashMap<String, String>,
     volumes_due: Timestamp,
     pub(super) pulls: Pulls,
     pub(super) stops: Stops,
@@ -129,6 +131,7 @@ impl Worker {
             records: by_name,
             sandbox: None,
             volumes: None,
+            mounted_images: HashMap::new(),
             volumes_due: Timestamp::MIN,
             pulls: Pulls::default(),
             stops: Stops::default(),
@@ -354,7 +357,7 @@ impl Worker {
     async fn remove_sandbox(&mut self) -> Result<(), String> {
         self.node.probes.stop_pod(&self.uid);
         self.node.sandboxes.remove(&self.uid).await.map_err(|error| error.to_string())?;
-        self.node.volumes.tear_down(&self.uid).await.map_err(|error| error.to_string())?;
+        self.tear_down_volumes().await?;
         self.remove_cgroup()?;
         // Last, so that what failed is asked for again.
         (self.seen.sandbox, self.sandbox, self.volumes) = (false, None, None);
@@ -397,7 +400,7 @@ impl Worker {
         }
         self.records.clear();
         self.node.sandboxes.remove(&self.uid).await.map_err(|error| text(&error))?;
-        self.node.volumes.tear_down(&self.uid).await.map_err(|error| text(&error))?;
+        self.tear_down_volumes().await?;
         self.remove_cgroup()?;
         let (namespace, name) = self.names();
         for folder in [

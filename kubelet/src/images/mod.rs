@@ -42,7 +42,7 @@ use self::store::{Store, Stored};
 const MAX_ANSWER: usize = 16 << 20;
 
 /// When an image is pulled (`imagePullPolicy`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PullPolicy {
     /// Each time, so that the registry decides who may have it, and a moved tag is followed.
     Always,

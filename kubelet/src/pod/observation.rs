@@ -69,6 +69,8 @@ pub struct ContainerObservation {
     pub image: String,
     /// The image's digest form, as `docker.io/library/busybox@sha256:…`, or its configuration's digest.
     pub image_id: String,
+    /// The images that it mounts, in the same form, by volume.
+    pub volume_images: BTreeMap<String, String>,
     /// What of its resources a resize may change, as its cgroup has them.
     pub resources: ResourceRequirements,
     /// Only a new run has what was granted: see [`super::plan::Observed::restart`].

@@ -9,9 +9,7 @@ use std::path::Path;
 use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
-use containerd_client::services::v1::snapshots::{
-    ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
-};
+use containerd_client::services::v1::snapshots::{MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest};
 use containerd_client::services::v1::version_client::VersionClient;
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest, ListContainersRequest,
@@ -29,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 pub use super::events::Event;
 pub use super::tasks::{Task, TaskIo, TaskStatus};
+use super::views;
 
 const RUNTIME: &str = "io.containerd.runc.v2";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
@@ -36,7 +35,7 @@ const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 const EXIT_CODE: &str = "skep.dev/exit-code";
 const EXITED_AT: &str = "skep.dev/exited-at";
 /// Keeps containerd's garbage collection from a snapshot that no container refers to yet.
-const GC_ROOT: &str = "containerd.io/gc.root";
+pub(super) const GC_ROOT: &str = "containerd.io/gc.root";
 
 /// Why containerd could not be asked, or what it answered.
 #[derive(Debug, thiserror::Error)]
@@ -148,8 +147,8 @@ pub struct Exit {
 pub struct Containerd {
     channel: Channel,
     namespace: MetadataValue<Ascii>,
-    snapshotter: String,
-    snapshot_labels: HashMap<String, String>,
+    pub(super) snapshotter: String,
+    pub(super) snapshot_labels: HashMap<String, String>,
     /// Processes of exec whose caller went away, until they have ended and are cleared away.
     pub(super) abandoned: TaskTracker,
 }
@@ -221,25 +220,24 @@ impl Containerd {
     }
 
     /// Removes the snapshots with this connection's labels that no container refers to: those of a kubelet that died
-    /// between preparing a snapshot and making its container. Returns how many it removed.
+    /// between preparing a snapshot and making its container; and the views of pods that are not among `pods`. Returns how
+    /// many it removed.
     ///
     /// Not to be called while this kubelet is between those two steps itself.
     ///
     /// # Errors
     /// When containerd doesn't answer.
-    pub async fn sweep_snapshots(&self) -> Result<usize, RuntimeError> {
+    pub async fn sweep_snapshots(&self, pods: &[String]) -> Result<usize, RuntimeError> {
         if self.snapshot_labels.is_empty() {
             return Ok(0);
         }
-        let request = ListSnapshotsRequest {
-            snapshotter: self.snapshotter.clone(),
-            filters: vec![label_filter(self.snapshot_labels.iter())],
-        };
-        let listed = self.snapshots().list(self.request(request)).await.map_err(call("snapshot list"))?.into_inner();
-        let pages: Vec<_> = listed.try_collect().await.map_err(call("snapshot list"))?;
         let mut removed = 0;
-        for name in pages.into_iter().flat_map(|page| page.info).map(|info| info.name) {
-            if self.container(&name).await?.is_none() {
+        for (name, labels) in self.labelled_snapshots(label_filter(self.snapshot_labels.iter())).await? {
+            let used = match labels.get(views::POD) {
+                Some(pod) => pods.contains(pod),
+                None => self.container(&name).await?.is_some(),
+            };
+            if !used {
                 self.remove_snapshot(&name).await?;
                 removed += 1;
             }
@@ -356,7 +354,7 @@ impl Containerd {
         self.remove_snapshot(id).await
     }
 
-    async fn remove_snapshot(&self, key: &str) -> Result<(), RuntimeError> {
+    pub(super) async fn remove_snapshot(&self, key: &str) -> Result<(), RuntimeError> {
         let request = RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
         found(self.snapshots().remove(self.request(request)).await.map_err(call("snapshot remove")))?;
         Ok(())
@@ -386,7 +384,7 @@ impl Containerd {
         ContainersClient::new(self.channel())
     }
 
-    fn snapshots(&self) -> SnapshotsClient<Channel> {
+    pub(super) fn snapshots(&self) -> SnapshotsClient<Channel> {
         SnapshotsClient::new(self.channel())
     }
 }
@@ -426,7 +424,7 @@ fn ended(labels: &HashMap<String, String>) -> Option<Exit> {
 }
 
 /// containerd's filter syntax for all of some labels: within a filter, a comma is "and".
-fn label_filter<K: AsRef<str>, V: AsRef<str>>(labels: impl Iterator<Item = (K, V)>) -> String {
+pub(super) fn label_filter<K: AsRef<str>, V: AsRef<str>>(labels: impl Iterator<Item = (K, V)>) -> String {
     let quoted = |text: &str| Value::from(text).to_string();
     let terms = labels.map(|(name, value)| format!("labels.{}=={}", quoted(name.as_ref()), quoted(value.as_ref())));
     terms.collect::<Vec<_>>().join(",")

@@ -2,7 +2,8 @@
 //!
 //! Invariant: [`spec`], [`seccomp`] and [`user`] are pure; [`containerd`] holds no state of its own, so that a restarted
 //! kubelet sees what the one before it made. [`tasks`] and [`process`] are the same connection's calls for a container's
-//! first process and for the ones that are run beside it; [`events`] says what happened to them.
+//! first process and for the ones that are run beside it, [`views`] its snapshots for volumes; [`events`] says what happened
+//! to them.
 
 pub mod attach;
 pub mod containerd;
@@ -15,3 +16,4 @@ pub mod seccomp;
 pub mod spec;
 pub mod tasks;
 pub mod user;
+pub mod views;

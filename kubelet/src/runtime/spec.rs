@@ -53,6 +53,8 @@ pub struct BindMount {
     pub destination: PathBuf,
     /// Writes are refused.
     pub read_only: bool,
+    /// Nothing in it can be executed.
+    pub no_exec: bool,
     /// What is mounted below it, before or later, is seen on the other side.
     pub propagation: Propagation,
 }
@@ -236,8 +238,9 @@ impl ContainerSpec {
                 Propagation::FromNode => "rslave",
                 Propagation::Both => "rshared",
             };
-            json!({"destination": bind.destination, "type": "bind", "source": bind.source,
-                "options": ["rbind", propagation, access]})
+            let mut options = vec!["rbind", propagation, access];
+            options.extend(bind.no_exec.then_some("noexec"));
+            json!({"destination": bind.destination, "type": "bind", "source": bind.source, "options": options})
         }));
         mounts
     }

@@ -5,13 +5,15 @@
 //! known here is refused by name.
 //!
 //! Data flow: `source` says what each volume of the pod is; [`payload`] makes files of API objects; [`atomic`] writes them.
-//! [`container`] makes what only one container mounts.
+//! [`container`] makes what only one container mounts. An image's volume is an empty folder until a container that mounts it
+//! starts: then the image is here, and [`image`] mounts it.
 
 pub mod atomic;
 pub mod container;
 mod empty_dir;
 mod error;
 mod host_path;
+pub mod image;
 mod mount_table;
 mod nested;
 mod ownership;
@@ -53,6 +55,8 @@ pub struct MountedVolume {
     pub path: PathBuf,
     /// No container may write into it.
     pub read_only: bool,
+    /// No container may execute what is in it.
+    pub no_exec: bool,
 }
 
 /// The volumes below one root folder.
@@ -112,7 +116,9 @@ impl Volumes {
         let dir = self.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default())?.join("volumes");
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         let places = volumes.iter().filter_map(|volume| {
-            let plugin = Source::of(volume).ok()?.plugin()?;
+            let source = Source::of(volume).ok()?;
+            // Images are counted as such.
+            let plugin = source.plugin().filter(|_| !matches!(source, Source::Image))?;
             Some((volume.name.clone(), dir.join(plugin).join(&volume.name)))
         });
         let places: Vec<_> = places.collect();
@@ -121,6 +127,15 @@ impl Volumes {
             there.map(|(name, place)| Ok((name, usage::of(&place)?))).collect()
         })
         .await
+    }
+
+    /// Unmounts everything of a pod, and leaves its files; nothing being there is no error.
+    ///
+    /// # Errors
+    /// When something can't be unmounted; to be tried again.
+    pub async fn unmount(&self, uid: &str) -> io::Result<()> {
+        let dir = self.pod_dir(uid)?;
+        blocking(move || mount_table::unmount_below(&dir)).await
     }
 
     /// Unmounts and removes everything of a pod, with its folder; nothing being there is no error.
@@ -173,13 +188,13 @@ impl Volumes {
             (Source::HostPath(source), _) => {
                 let source = source.clone();
                 let path = blocking(move || Ok(host_path::check(&source))).await??;
-                Ok(MountedVolume { path, read_only: false })
+                Ok(MountedVolume { path, read_only: false, no_exec: false })
             }
             (Source::EmptyDir(source), Some(dir)) => {
                 let request = empty_dir::Request::of(source, group)?;
                 let path = dir.clone();
                 blocking(move || empty_dir::set_up(&dir, &request)).await?;
-                Ok(MountedVolume { path, read_only: false })
+                Ok(MountedVolume { path, read_only: false, no_exec: false })
             }
             (Source::Files(source, in_memory), Some(dir)) => {
                 let payload = self.payload(pod, volume, source, allocatable, freshness).await?;
@@ -193,9 +208,16 @@ impl Volumes {
                     atomic::write(&dir, &payload, |dir| ownership::apply(dir, group, true))
                 })
                 .await?;
-                Ok(MountedVolume { path, read_only: true })
+                Ok(MountedVolume { path, read_only: true, no_exec: false })
             }
-            (Source::EmptyDir(_) | Source::Files(..), None) => Err(Cause::refused("a volume without a folder")),
+            (Source::Image, Some(dir)) => {
+                let path = dir.clone();
+                blocking(move || std::fs::create_dir_all(dir)).await?;
+                Ok(MountedVolume { path, read_only: true, no_exec: true })
+            }
+            (Source::EmptyDir(_) | Source::Files(..) | Source::Image, None) => {
+                Err(Cause::refused("a volume without a folder"))
+            }
         }
     }
 

@@ -10,6 +10,8 @@ use super::payload::Files;
 pub(super) enum Source<'a> {
     EmptyDir(&'a EmptyDirVolumeSource),
     HostPath(&'a HostPathVolumeSource),
+    /// The root of an image, which its pod's worker pulls.
+    Image,
     /// Files that come from the API; the flag says that they may not reach a disk.
     Files(Files<'a>, bool),
 }
@@ -24,6 +26,7 @@ impl<'a> Source<'a> {
             .as_ref()
             .map(Self::EmptyDir)
             .or_else(|| volume.host_path.as_ref().map(Self::HostPath))
+            .or_else(|| volume.image.as_ref().map(|_| Self::Image))
             .or_else(|| files(volume.config_map.as_ref().map(Files::ConfigMap), false))
             .or_else(|| files(volume.secret.as_ref().map(Files::Secret), true))
             .or_else(|| files(volume.projected.as_ref().map(Files::Projected), true))
@@ -40,6 +43,7 @@ impl<'a> Source<'a> {
         match self {
             Self::EmptyDir(_) => Some("kubernetes.io~empty-dir"),
             Self::HostPath(_) => None,
+            Self::Image => Some("kubernetes.io~image"),
             Self::Files(Files::ConfigMap(_), _) => Some("kubernetes.io~configmap"),
             Self::Files(Files::Secret(_), _) => Some("kubernetes.io~secret"),
             Self::Files(Files::Projected(_), _) => Some("kubernetes.io~projected"),

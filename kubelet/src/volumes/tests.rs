@@ -308,3 +308,14 @@ async fn what_a_volume_takes_is_counted_by_its_name() {
     let usage = node.volumes.usage(&pod).await.unwrap()["v"];
     assert!(usage.bytes >= 100_000 && usage.inodes == 2, "{usage:?}");
 }
+
+#[tokio::test]
+async fn an_images_volume_is_a_folder_to_mount_it_at_that_nothing_writes_to_or_executes() {
+    let node = Node::new();
+    let pod = pod(json!({"image": {"reference": "data:v1"}}), json!({}));
+    let volumes = node.set_up(&pod).await.unwrap();
+    let volume = &volumes["v"];
+    assert!(volume.path.is_dir() && volume.read_only && volume.no_exec, "{volume:?}");
+    assert!(volume.path.ends_with("pods/uid-1/volumes/kubernetes.io~image/v"), "{volume:?}");
+    assert!(node.volumes.usage(&pod).await.unwrap().is_empty());
+}

@@ -94,7 +94,7 @@ async fn snapshots_without_a_container_are_swept() {
     let client = &private.client;
     private.create("a", "true", false).await;
     client.prepare_snapshot("orphan", "").await.expect("snapshot");
-    assert_eq!(client.sweep_snapshots().await.expect("sweep"), 1);
+    assert_eq!(client.sweep_snapshots(&[]).await.expect("sweep"), 1);
     client.mounts("a").await.expect("the container's is still there");
     client.remove("a").await.expect("remove");
 }

@@ -104,6 +104,7 @@ pub(super) fn mounts(
             source,
             destination: Path::new("/").join(&mount.mount_path),
             read_only: mount.read_only.unwrap_or(false) || volume.read_only,
+            no_exec: volume.no_exec,
             propagation: propagation(mount)?,
         });
     }
@@ -127,7 +128,7 @@ fn own_files(ctx: &Context<'_>, volumes: &[BindMount]) -> Result<Vec<BindMount>,
     let mut add = |source: PathBuf, destination: &str, read_only: bool| {
         if !of_volume(destination) {
             let destination = Path::new("/").join(destination);
-            files.push(BindMount { source, destination, read_only, propagation: Propagation::Private });
+            files.push(BindMount { source, destination, read_only, no_exec: false, propagation: Propagation::Private });
         }
     };
     if ctx.spec()?.host_network.unwrap_or(false) || !ctx.pod_ips.is_empty() {

@@ -20,7 +20,7 @@ struct World {
 impl World {
     fn new(spec: Value) -> Self {
         let metadata = json!({"name": "p", "namespace": "n", "uid": "u"});
-        let volume = |read_only: bool, path: &str| MountedVolume { path: path.into(), read_only };
+        let volume = |read_only: bool, path: &str| MountedVolume { path: path.into(), read_only, no_exec: false };
         let config: ConfigMap = serde_json::from_value(json!({"data": {"a": "1", "b": "2"}})).unwrap();
         let secret: Secret = serde_json::from_value(json!({"data": {"k": "czNjcmV0"}})).unwrap();
         let service = json!({"metadata": {"name": "db", "namespace": "n"},
@@ -229,6 +229,7 @@ fn a_sub_path_is_named_and_then_mounted() {
         source: "/pods/u/part".into(),
         destination: "/a".into(),
         read_only: false,
+        no_exec: false,
         propagation: Propagation::Private,
     };
     assert_eq!(mount, wanted);

@@ -1,9 +1,12 @@
 //! The status of each container (upstream: `convertToAPIContainerStatuses`, `UpdatePodStatus` of the prober,
 //! `TerminatePod`).
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    EphemeralContainer, Pod, PodSpec, PodStatus, ResourceRequirements, VolumeMount, VolumeMountStatus,
+    EphemeralContainer, ImageVolumeStatus, Pod, PodSpec, PodStatus, ResourceRequirements, VolumeMount,
+    VolumeMountStatus, VolumeStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -139,7 +142,7 @@ impl Builder<'_> {
             allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
             user: same.and_then(|same| same.user.clone()),
             stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
-            volume_mounts: volume_mounts(container),
+            volume_mounts: volume_mounts(container, &seen.volume_images),
             ..ContainerStatus::default()
         }
     }
@@ -158,7 +161,7 @@ impl Builder<'_> {
             state: Some(self::waiting(waiting, None)),
             last_state: old.and_then(|old| old.last_state.clone()).or_else(|| Some(ContainerState::default())),
             started: Some(false),
-            volume_mounts: volume_mounts(container),
+            volume_mounts: volume_mounts(container, &BTreeMap::new()),
             ..ContainerStatus::default()
         };
         let main_ran = self.spec.containers.iter().any(|main| self.seen.containers.contains_key(&main.name));
@@ -258,14 +261,16 @@ fn unknown_end(message: &str) -> ContainerStateTerminated {
     }
 }
 
-fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+fn volume_mounts(container: &Container, images: &BTreeMap<String, String>) -> Option<Vec<VolumeMountStatus>> {
     let status = |mount: &VolumeMount| VolumeMountStatus {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),
         read_only: mount.read_only.filter(|read_only| *read_only),
         // Mounts below a volume stay as they are: no recursive read-only mounts here.
         recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".to_owned()),
-        volume_status: None,
+        volume_status: images
+            .get(&mount.name)
+            .map(|image| VolumeStatus { image: Some(ImageVolumeStatus { image_ref: image.clone() }) }),
     };
     let statuses: Vec<_> = container.volume_mounts.iter().flatten().map(status).collect();
     (!statuses.is_empty()).then_some(statuses)

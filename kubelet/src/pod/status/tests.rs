@@ -49,6 +49,7 @@ fn container(state: Seen) -> ContainerObservation {
         restart: false,
         image: "docker.io/library/busybox:latest".to_owned(),
         image_id: "docker.io/library/busybox@sha256:1".to_owned(),
+        volume_images: Default::default(),
         state,
         last: None,
     }
@@ -508,4 +509,24 @@ fn a_resize_shows_what_the_container_has_until_it_has_what_was_granted() {
     let patch = status_patch("u", &status);
     let deleted = json!({"$patch": "delete", "type": "PodResizePending"});
     assert!(patch["status"]["conditions"].as_array().expect("conditions").contains(&deleted));
+}
+
+#[test]
+fn the_image_that_a_container_mounts_is_shown_with_its_mount() {
+    let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {
+        "containers": [{"name": "main", "volumeMounts": [
+            {"name": "data", "mountPath": "/data"}, {"name": "cache", "mountPath": "/cache"},
+        ]}],
+        "volumes": [{"name": "data", "image": {"reference": "data:v1"}}, {"name": "cache", "emptyDir": {}}],
+    }}))
+    .expect("a pod");
+    let image = "docker.io/library/data@sha256:1".to_owned();
+    let container = ContainerObservation { volume_images: [("data".to_owned(), image.clone())].into(), ..running() };
+    let status = of(&pod, &seen([("main", container)]));
+    let mounts = main_of(&status).volume_mounts.as_ref().expect("mounts");
+    let shown: Vec<_> = mounts
+        .iter()
+        .map(|mount| mount.volume_status.as_ref()?.image.as_ref().map(|image| image.image_ref.clone()))
+        .collect();
+    assert_eq!(shown, [Some(image), None]);
 }

@@ -33,7 +33,13 @@ fn spec() -> ContainerSpec {
 }
 
 fn bind(destination: &str, propagation: Propagation) -> BindMount {
-    BindMount { source: "/volume".into(), destination: destination.into(), read_only: false, propagation }
+    BindMount {
+        source: "/volume".into(),
+        destination: destination.into(),
+        read_only: false,
+        no_exec: false,
+        propagation,
+    }
 }
 
 fn machine() -> HostFacts {
