@@ -85,6 +85,14 @@ pub(super) fn seen_as(subresource: Subresource) -> Option<[&'static str; 4]> {
 /// The definition of the body of a patch.
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
+/// What a patch may be sent as; the last is for built-in kinds only.
+const PATCHES: [&str; 4] = [
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+
 fn add(out: &mut Map<String, Value>, kind: &Kind, form: Form, path: &str, verbs: &[(Verb, &str, &str)]) {
     let mut item = Map::new();
     for (verb, method, action) in verbs.iter().filter(|(verb, _, _)| kind.verbs.contains(verb)) {
@@ -226,12 +234,9 @@ fn operation(kind: &Kind, form: Form, path: &str, verb: Verb, action: &str) -> V
             });
             if let Some(schema) = body_schema {
                 let types: &[&str] = match verb {
-                    Verb::Patch => &[
-                        "application/apply-patch+yaml",
-                        "application/json-patch+json",
-                        "application/merge-patch+json",
-                        "application/strategic-merge-patch+json",
-                    ],
+                    // Clients choose by this: no schema says how custom objects' lists are merged strategically.
+                    Verb::Patch if kind.custom.is_some() => &PATCHES[..3],
+                    Verb::Patch => &PATCHES,
                     _ => &["*/*"],
                 };
                 let content: Map<String, Value> =
