@@ -1,10 +1,12 @@
 //! `cargo xtask test`: every layer of tests, each named with what became of it. A layer that could not run is reported as skipped, and fails the command.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
+use crate::upstream::{self, Set};
 use crate::{packages, shell};
 
 /// What to run.
@@ -20,8 +22,8 @@ struct Layer {
     name: &'static str,
     /// What it runs, and the Debian package that brings it.
     packages: &'static [(&'static str, &'static str)],
-    /// What it runs that no package brings as it is needed, and how it is had.
-    programs: &'static [(&'static str, &'static str)],
+    /// Programs that are built first; their folder is told by `SKEP_PROGRAMS`.
+    programs: &'static [Set],
     commands: fn() -> Vec<Command>,
 }
 
@@ -43,10 +45,12 @@ const LAYERS: &[Layer] = &[
         packages: &[],
         programs: &[],
         commands: || {
+            // The cluster's tests are the one target of this package that is not run here.
             let tests = ["--lib", "--test=bad_input", "--test=durability", "--test=kubectl", "--test=node_lifecycle"];
             vec![
+                cargo(&["test", "--package", "skep-apiserver", "--package", "skep-controllers", "--test=*"]),
                 cargo(&["build", "--package", "skep-control-plane"]),
-                cargo(&[&["test", "--package", "skep-tests"], &tests[..]].concat()),
+                cargo(&[&["test", "--package", "skep-tests", "--test=protobuf"], &tests[..]].concat()),
             ]
         },
     },
@@ -75,9 +79,9 @@ const LAYERS: &[Layer] = &[
         commands: || vec![cargo(&["xtask", "build-ebpf"]), cargo(&["test", "--package", "skep-ebpf-proxy", "--tests"])],
     },
     Layer {
-        name: "cluster: deployed, used by every kubectl, damaged, taken away",
+        name: "cluster: deployed, used by every kubectl, Helm, client-go and an operator, damaged, taken away",
         packages: &[("iptables-save", "iptables"), ("nft", "nftables"), ("script", "bsdutils")],
-        programs: &[],
+        programs: &[Set::Clients],
         commands: || {
             let build = ["build", "--package", "skep-control-plane", "--package", "skep-kubelet"];
             let bins = ["--package", "skep-ebpf-proxy", "--package", "xtask", "--bins"];
@@ -91,7 +95,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "conformance: cases of Kubernetes' own suite that pass, on a cluster of two nodes",
         packages: &[("docker-registry", "docker-registry")],
-        programs: &[("go", "install Go from https://go.dev/dl: Kubernetes' suite is built with it")],
+        programs: &[Set::Suite, Set::Images],
         commands: || vec![cargo(&["xtask", "conformance", "--smoke", "--profile", "dev"])],
     },
 ];
@@ -105,11 +109,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         let begun = Instant::now();
         eprintln!("\n== {}", layer.name);
-        let missing = layer.programs.iter().find(|(program, _)| !shell::found(program));
-        let outcome = match (missing, packages::ensure(layer.packages)) {
-            (Some((program, how)), _) => Outcome::Skipped(format!("there is no `{program}`: {how}")),
-            (None, Err(error)) => Outcome::Skipped(format!("{error:#}")),
-            (None, Ok(())) => match (layer.commands)().iter_mut().try_for_each(shell::run) {
+        let outcome = match needed(layer) {
+            Err(error) => Outcome::Skipped(format!("{error:#}")),
+            Ok(programs) => match (layer.commands)().into_iter().try_for_each(|mut command| {
+                command.envs(programs.as_ref().map(|folder| ("SKEP_PROGRAMS", folder)));
+                shell::run(&mut command)
+            }) {
                 Ok(()) => Outcome::Passed,
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             },
@@ -137,6 +142,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("no layer has a name that contains {:?}", args.only.as_deref().unwrap_or_default());
     }
     Ok(())
+}
+
+/// Installs and builds what a layer needs.
+fn needed(layer: &Layer) -> Result<Option<PathBuf>> {
+    packages::ensure(layer.packages)?;
+    if layer.programs.is_empty() { Ok(None) } else { upstream::ensure(layer.programs).map(Some) }
 }
 
 enum Outcome {

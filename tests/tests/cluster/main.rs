@@ -3,6 +3,7 @@
 //! One cluster serves all tests, which run one after the other in the order below: each leaves a cluster that works, and the
 //! last ones take it away.
 
+mod clients;
 mod failures;
 mod flow;
 mod hello;
@@ -43,11 +44,13 @@ fn main() -> ExitCode {
     let scene = Arc::new(Mutex::new(Scene { cluster, before }));
     let trials = named.into_iter().map(|(name, test)| {
         let scene = scene.clone();
-        Trial::test(name, move || {
+        let is_ignored = clients::programs().is_none() && clients::NAMES.contains(&&*name);
+        let run = move || {
             // A test that failed leaves the cluster to the next.
             test(&mut scene.lock().unwrap_or_else(PoisonError::into_inner));
             Ok(())
-        })
+        };
+        Trial::test(name, run).with_ignored_flag(is_ignored)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
@@ -88,7 +91,8 @@ fn tests() -> Vec<Named> {
             removal::what_is_left_of_a_killed_cluster_is_taken_away,
         ),
     ];
-    first.into_iter().chain(by_kubectl).chain(last).collect()
+    let clients = clients::NAMES.into_iter().zip(clients::TESTS).map(|(name, test)| named(name, test));
+    first.into_iter().chain(by_kubectl).chain(clients).chain(last).collect()
 }
 
 fn named(name: &str, test: fn(&mut Scene)) -> Named {

@@ -1,5 +1,5 @@
 //! Programs that nobody here wrote, built from their Go modules: Kubernetes' own end-to-end suite, what its test images
-//! run, and the servers of an upstream cluster to compare with. No source of theirs is in this repository.
+//! run, and the servers of an upstream cluster to compare with; and clients of ours in Go. No source of theirs is in this repository.
 //!
 //! Invariant: a program in the folder that [`ensure`] returns is whole, and made of exactly what its module's sums, the Go
 //! release and the table in `programs.rs` say; each has a stamp with the fingerprint of these, and what has another is
@@ -31,11 +31,13 @@ pub(crate) enum Set {
     Servers,
     /// `scheduler-*.test`: the scheduler's own benchmark (`scheduler_perf`), and its etcd.
     SchedulerBenchmark,
+    /// What uses a cluster as users do: `helm`, and programs of ours with controller-runtime and client-go.
+    Clients,
 }
 
 impl Set {
     #[cfg(test)]
-    const ALL: [Self; 4] = [Self::Suite, Self::Images, Self::Servers, Self::SchedulerBenchmark];
+    const ALL: [Self; 5] = [Self::Suite, Self::Images, Self::Servers, Self::SchedulerBenchmark, Self::Clients];
 }
 
 /// Builds what is missing of some sets, and returns the folder that has all of it, each program under its own name: it
@@ -64,7 +66,8 @@ pub(crate) fn ensure(sets: &[Set]) -> Result<PathBuf> {
         let at = Module::ALL.iter().position(|module| *module == program.module);
         let module = at.and_then(|at| fingerprints[at].as_ref().ok());
         let Some(module) = module else { bail!("{} is not readable", program.module.folder().display()) };
-        let wanted = stamp::of_program(&program, module, &release);
+        let sources = stamp::of_sources(&program, &shell::root().join(program.module.folder()))?;
+        let wanted = stamp::of_program(&program, module, &release) + sources.as_deref().unwrap_or_default();
         let stamp = stamps.join(program.name);
         if !folder.join(program.name).is_file() || fs::read_to_string(&stamp).ok().as_ref() != Some(&wanted) {
             missing.push((program, stamp, wanted));

@@ -18,11 +18,20 @@ pub(crate) enum Module {
     Runc,
     /// At an older version than the rest of Kubernetes: the one of the suite's image.
     SampleApiserver,
+    /// Clients of a cluster: Helm, and programs of ours with client-go and controller-runtime.
+    Clients,
 }
 
 impl Module {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Kubernetes, Self::Containerd, Self::CoreDns, Self::Etcd, Self::Runc, Self::SampleApiserver];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Kubernetes,
+        Self::Containerd,
+        Self::CoreDns,
+        Self::Etcd,
+        Self::Runc,
+        Self::SampleApiserver,
+        Self::Clients,
+    ];
 
     /// Its folder, relative to the repository's root.
     pub(crate) fn folder(self) -> PathBuf {
@@ -34,6 +43,7 @@ impl Module {
             Self::Etcd => modules.join("etcd"),
             Self::Runc => modules.join("runc"),
             Self::SampleApiserver => modules.join("sample-apiserver"),
+            Self::Clients => Path::new("tests/clients").to_owned(),
         }
     }
 }
@@ -133,6 +143,11 @@ impl Set {
                     },
                 ]
             }
+            Self::Clients => vec![
+                program("helm", Module::Clients, "helm.sh/helm/v3/cmd/helm"),
+                program("operator", Module::Clients, "./operator"),
+                program("observer", Module::Clients, "./observer"),
+            ],
             Self::SchedulerBenchmark => {
                 let tests = |name, package| kubernetes(name, package, Kind::Tests);
                 vec![
@@ -175,7 +190,8 @@ mod tests {
 
     #[test]
     fn each_package_is_named_by_the_tools_file_of_its_module() {
-        for program in Set::ALL.into_iter().flat_map(Set::programs) {
+        let theirs = |program: &Program| !program.package.starts_with('.');
+        for program in Set::ALL.into_iter().flat_map(Set::programs).filter(theirs) {
             let file = shell::root().join(program.module.folder()).join("tools.go");
             let text = std::fs::read_to_string(&file).expect("the tools file");
             assert!(text.contains(&format!("\"{}\"", program.package)), "{} in {}", program.package, file.display());

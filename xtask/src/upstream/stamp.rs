@@ -18,6 +18,23 @@ pub(super) fn of_module(folder: &Path) -> Result<String> {
     Ok(format!("{:x}", hasher.finalize()))
 }
 
+/// A number over the sources of a program of ours; none of theirs, which the module's sums stand for.
+pub(super) fn of_sources(program: &Program, module: &Path) -> Result<Option<String>> {
+    if !program.package.starts_with("./") {
+        return Ok(None);
+    }
+    let folder = module.join(program.package);
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))?;
+    let mut files: Vec<_> = entries.collect::<std::io::Result<Vec<_>>>()?.iter().map(std::fs::DirEntry::path).collect();
+    files.sort();
+    let mut hasher = Sha256::new();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|kind| kind == "go")) {
+        hasher.update(std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?);
+        hasher.update([0]);
+    }
+    Ok(Some(format!("{:x}", hasher.finalize())))
+}
+
 /// A number over that, the Go release, and how the program is built.
 pub(super) fn of_program(program: &Program, module: &str, release: &str) -> String {
     let mut hasher = Sha256::new();
