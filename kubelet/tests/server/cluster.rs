@@ -42,6 +42,13 @@ pub(crate) const POD: &str = "web";
 /// How long a kubectl may take before it counts as one that hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// An address of this machine that the API server lets its proxies reach, which it does not for loopback. Nothing is sent.
+fn own_address() -> IpAddr {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket");
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).expect("a route beside loopback");
+    socket.local_addr().expect("an address").ip()
+}
+
 /// An API server and a kubelet's server, each with its certificates, and a pod that is bound to the node.
 pub(crate) struct Cluster {
     pub(crate) folder: TempDir,
@@ -75,14 +82,15 @@ impl Cluster {
             self::client(&server, "system:node:node-1", "system:nodes"),
             AuthSettings { anonymous: true, ..AuthSettings::default() },
         );
-        let names = [loopback.to_string()];
+        let node = own_address();
+        let names = [node.to_string()];
         let credentials = pki.server("system:node:node-1", Some("system:nodes"), &names).expect("a certificate");
         let files =
             CertificateFiles { certificate: folder.path().join("kubelet.crt"), key: folder.path().join("kubelet.key") };
         std::fs::write(&files.certificate, credentials.certificate).expect("written");
         std::fs::write(&files.key, credentials.key).expect("written");
         let (tls, _) = server_config(files, Some(folder.path().join("pki/ca.crt"))).expect("TLS");
-        let listener = TcpListener::bind((loopback, 0)).await.expect("a port");
+        let listener = TcpListener::bind((node, 0)).await.expect("a port");
         let kubelet = listener.local_addr().expect("bound");
         let root = folder.path().join("root");
         std::fs::create_dir(&root).expect("made");
@@ -102,7 +110,7 @@ impl Cluster {
         let node: Node = read(json!({
             "metadata": {"name": NODE},
             "status": {
-                "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+                "addresses": [{"type": "InternalIP", "address": self.kubelet.ip()}],
                 "daemonEndpoints": {"kubeletEndpoint": {"Port": self.kubelet.port()}},
             },
         }));
