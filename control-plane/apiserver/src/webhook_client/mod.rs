@@ -2,7 +2,7 @@
 //!
 //! A Service is reached at one of its ready endpoints, which the watch cache knows: no load balancer need run where the API server does. The
 //! certificate is checked against the `caBundle` for the name `<service>.<namespace>.svc`. HTTP/1.1 only, as upstream, so that endpoints share the load;
-//! idle connections are kept for each address and trust, at most [`IDLE`] of them.
+//! idle connections are kept for each address and trust, at most `IDLE` of them.
 //!
 //! Upstream: k8s.io/apiserver/pkg/util/webhook/client.go and k8s.io/client-go/rest/request.go (what failures are called).
 
