@@ -55,7 +55,7 @@ func dynamically(ctx context.Context, config *rest.Config, namespace string) err
 	if !apierrors.IsInvalid(err) {
 		return fmt.Errorf("a text that is longer than the schema lets it: %v", err)
 	}
-	list, err := greetings.List(ctx, metav1.ListOptions{})
+	list, err := greetings.List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=dynamic"})
 	if err != nil || len(list.Items) != 1 {
 		return fmt.Errorf("list: %v %w", list, err)
 	}
